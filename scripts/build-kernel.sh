@@ -1,0 +1,73 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Build Linux 7.3 with patches/linux and make build/kernel a link to its tree,
+# which also serves as KDIR for the module.
+set -euo pipefail
+. "$(dirname "$0")/lib/env.sh"
+. "$(dirname "$0")/lib/step.sh"
+. "$(dirname "$0")/lib/cache.sh"
+. "$(dirname "$0")/lib/toolchain.sh"
+
+FRAGMENT=$ROOT/scripts/kernel.config
+TARBALL=$BUILD/linux.tar
+shopt -s nullglob
+PATCHES=("$ROOT"/patches/linux/*.patch)
+
+# The tree is inside the user's home, which may be a git repository: without
+# the ceiling git would skip every patch in silence.
+apply_series() {
+	local patch
+
+	for patch in "${PATCHES[@]}"; do
+		echo "applying ${patch#"$ROOT"/}"
+		GIT_CEILING_DIRECTORIES=$(dirname "$1") git -C "$1" apply "$patch" ||
+			{ echo "error: ${patch#"$ROOT"/} does not apply to $(readlink "$TARBALL")"; return 1; }
+	done
+}
+
+# Kconfig drops what has an unmet dependency without a word.
+verify_config() {
+	local line status=0
+
+	while read -r line; do
+		case $line in
+		CONFIG_*=n) ! grep -q "^${line%=n}=" "$1/.config" ;;
+		CONFIG_*) grep -qxF "$line" "$1/.config" ;;
+		esac || { echo "error: $line of scripts/kernel.config did not take"; status=1; }
+	done <"$FRAGMENT"
+	return $status
+}
+
+configure() {
+	kernel_make -C "$1" KCONFIG_ALLCONFIG="$FRAGMENT" allnoconfig
+	verify_config "$1"
+}
+
+# The same input shall give the same kernel: no builder, no date, no path.
+compile() {
+	kernel_make -C "$1" KBUILD_BUILD_USER=kvm-aperfmperf KBUILD_BUILD_HOST=localhost \
+		KBUILD_BUILD_TIMESTAMP=1970-01-01 bzImage modules headers
+}
+
+# Building modules and kselftests takes headers, rmeta, scripts and tools; the
+# rest of the source and the objects are four fifths of the tree.
+prune() {
+	(cd "$1" && rm -rf Documentation block certs crypto drivers fs init io_uring ipc \
+		mm net samples security sound)
+	find "$1" \( -path "$1/scripts" -o -path "$1/tools" -o -path "$1/rust" \) -prune -o \
+		\( -name '*.o' -o -name '*.a' -o -name '.*.cmd' -o -name '.tmp_vmlinux*' \) -exec rm -f {} +
+	find "$1/arch" -mindepth 1 -maxdepth 1 -type d ! -name x86 -exec rm -rf {} +
+}
+
+build() {
+	step kernel-unpack "unpack $(basename "$(readlink "$TARBALL")")" \
+		tar -C "$1" -xf "$TARBALL" --strip-components=1
+	step kernel-patch "apply ${#PATCHES[@]} patches" apply_series "$1"
+	step kernel-config "configure Linux" configure "$1"
+	step kernel "compile Linux" compile "$1"
+	step kernel-prune "prune the kernel tree" prune "$1"
+}
+
+cached kernel "$(hash_of "$TARBALL" "${PATCHES[@]}" "$FRAGMENT" "$(toolchain_versions)" \
+	"$0" "$ROOT/scripts/lib/toolchain.sh")" build
