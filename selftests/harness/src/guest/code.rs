@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! The assembler's words that guests are written in.
+
+/// Machine code of a guest, as a function that returns its bytes.
+///
+/// The code runs at CPL 0 in 64-bit mode, is position-independent, and has a
+/// small stack. RDI holds the argument of
+/// [`Vcpu::set_argument`](crate::guest::Vcpu::set_argument), all other
+/// general-purpose registers start at zero. R15 counts the #GPs, each of which
+/// skips a two-byte instruction: RDMSR and WRMSR are such. Beside
+/// instructions there are these words; all clobber RAX, RBX, RCX and RDX:
+///
+/// - `rdpair A, M`: APERF to register A, then MPERF to M
+/// - `rdmsr64 MSR, R`, `wrmsr64 MSR, R`: an MSR to and from a register
+/// - `rdtsc64 R`: the guest's TSC to a register
+/// - `oracle N`: asks the oracle for function N with RBX and RDX
+/// - `burn N`: takes N ticks of the emulated machine
+/// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
+#[macro_export]
+macro_rules! guest_code {
+    ($(#[$attribute:meta])* $name:ident: $($line:literal)+) => {
+        $(#[$attribute])*
+        fn $name() -> &'static [u8] {
+            let start: *const u8;
+            let end: *const u8;
+
+            // SAFETY: The guest's code goes to a section of read-only data.
+            // What runs here only takes that section's addresses.
+            unsafe {
+                ::std::arch::asm!(
+                    ".macro rdmsr64 msr, register",
+                    "  mov ecx, \\msr",
+                    "  rdmsr",
+                    "  shl rdx, 32",
+                    "  lea \\register, [rdx + rax]",
+                    ".endm",
+                    ".macro wrmsr64 msr, register",
+                    "  mov ecx, \\msr",
+                    "  mov rax, \\register",
+                    "  mov rdx, rax",
+                    "  shr rdx, 32",
+                    "  wrmsr",
+                    ".endm",
+                    ".macro rdpair aperf, mperf",
+                    "  rdmsr64 0xe8, \\aperf",
+                    "  rdmsr64 0xe7, \\mperf",
+                    ".endm",
+                    ".macro rdtsc64 register",
+                    "  rdtsc",
+                    "  shl rdx, 32",
+                    "  lea \\register, [rdx + rax]",
+                    ".endm",
+                    ".macro oracle function",
+                    "  mov eax, 0x4f524143",
+                    "  mov ecx, \\function",
+                    "  cpuid",
+                    ".endm",
+                    ".macro burn ticks",
+                    "  mov rcx, (\\ticks) / 2",
+                    "77:",
+                    "  dec rcx",
+                    "  jnz 77b",
+                    ".endm",
+                    ".macro exit",
+                    "  out 0xf0, al",
+                    ".endm",
+                    ".pushsection .rodata.guest, \"a\", @progbits",
+                    "88:",
+                    $($line,)+
+                    "99:",
+                    ".popsection",
+                    ".purgem rdmsr64",
+                    ".purgem wrmsr64",
+                    ".purgem rdpair",
+                    ".purgem rdtsc64",
+                    ".purgem oracle",
+                    ".purgem burn",
+                    ".purgem exit",
+                    "lea {start}, [rip + 88b]",
+                    "lea {end}, [rip + 99b]",
+                    start = out(reg) start,
+                    end = out(reg) end,
+                    options(nomem, nostack, preserves_flags),
+                );
+                ::std::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+            }
+        }
+    };
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! The pair as host user space reads it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::mem;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result};
+
+use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+
+/// MSRs of one CPU: /dev/cpu/N/msr. A read executes RDMSR on that CPU, by an
+/// IPI if it is another one.
+pub struct Msrs(File);
+
+impl Msrs {
+    pub fn open(cpu: usize) -> Result<Self> {
+        let path = format!("/dev/cpu/{cpu}/msr");
+        Ok(Msrs(
+            File::open(&path).with_context(|| format!("open {path}"))?,
+        ))
+    }
+
+    fn read(&self, msr: u32) -> io::Result<u64> {
+        let mut value = [0; 8];
+        self.0.read_exact_at(&mut value, msr.into())?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    pub fn aperf(&self) -> io::Result<u64> {
+        self.read(MSR_IA32_APERF)
+    }
+
+    pub fn mperf(&self) -> io::Result<u64> {
+        self.read(MSR_IA32_MPERF)
+    }
+}
+
+/// An event of perf's msr PMU on one CPU, counting since it was opened.
+pub struct PerfMsr(File);
+
+impl PerfMsr {
+    /// Opens `event`, such as "aperf", of the msr PMU on `cpu`.
+    pub fn open(event: &str, cpu: usize) -> Result<Self> {
+        let pmu = "/sys/bus/event_source/devices/msr";
+        let pmu_type = fs::read_to_string(format!("{pmu}/type")).context("perf's msr PMU")?;
+        let config = fs::read_to_string(format!("{pmu}/events/{event}"))
+            .with_context(|| format!("event {event} of perf's msr PMU"))?;
+        let config = config
+            .trim()
+            .strip_prefix("event=0x")
+            .context("event=0x...")?;
+
+        let mut attr = PerfEventAttr {
+            pmu_type: pmu_type.trim().parse()?,
+            size: size_of::<PerfEventAttr>() as u32,
+            config: u64::from_str_radix(config, 16)?,
+            rest: [0; 6],
+        };
+        // SAFETY: `attr` is as large as it says, and the kernel takes zeroes
+        // for every member that is not set.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &mut attr, -1, cpu as i32, -1, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error()).context("perf_event_open");
+        }
+        // SAFETY: The system call returned a descriptor that nobody else owns.
+        Ok(PerfMsr(unsafe { File::from_raw_fd(fd as i32) }))
+    }
+
+    /// Ticks since the event was opened.
+    pub fn read(&self) -> io::Result<u64> {
+        let mut value = [0; 8];
+        (&self.0).read_exact(&mut value)?;
+        Ok(u64::from_le_bytes(value))
+    }
+}
+
+/// `struct perf_event_attr` in its first published size, PERF_ATTR_SIZE_VER0.
+#[repr(C)]
+struct PerfEventAttr {
+    pmu_type: u32,
+    size: u32,
+    config: u64,
+    rest: [u64; 6],
+}
+
+const _: () = assert!(mem::size_of::<PerfEventAttr>() == 64);

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! What the tests of guest APERF/MPERF share: the emulator's oracle, tiny
+//! guests, the host's view of the counters, and KTAP.
+//!
+//! All values of counters are in ticks of the counter. On the emulated
+//! machine a TSC tick is one instruction, so that a distance in ticks is also
+//! a number of instructions.
+
+pub mod cpu;
+pub mod guest;
+pub mod host;
+pub mod ktap;
+pub mod module;
+pub mod oracle;
+pub mod pair;
+
+pub use pair::Pair;

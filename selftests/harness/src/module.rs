@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Loading and unloading of the kernel module under test.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+const NAME: &CStr = c"kvm_aperfmperf";
+const FILE: &str = "/lib/modules/kvm_aperfmperf.ko";
+const SYSFS: &str = "/sys/module/kvm_aperfmperf";
+
+/// Whether the module is loaded.
+pub fn is_loaded() -> bool {
+    Path::new(SYSFS).exists()
+}
+
+/// Loads the module: finit_module(2).
+///
+/// # Errors
+///
+/// Those of finit_module(2), among them `ENOEXEC` if the kernel lacks the
+/// project's patches.
+pub fn insert() -> io::Result<()> {
+    let file = File::open(FILE)?;
+    // SAFETY: The parameter string is NUL-terminated.
+    let ret = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Unloads the module: delete_module(2).
+///
+/// # Errors
+///
+/// `EAGAIN` while a VM uses the module.
+pub fn remove() -> io::Result<()> {
+    // SAFETY: The name is NUL-terminated.
+    let ret = unsafe { libc::syscall(libc::SYS_delete_module, NAME.as_ptr(), libc::O_NONBLOCK) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The module as a test needs it; dropping this brings back what was.
+#[must_use]
+pub struct Module {
+    was_loaded: bool,
+}
+
+impl Module {
+    /// Sees to it that the module is loaded.
+    pub fn loaded() -> Result<Self> {
+        let module = Module {
+            was_loaded: is_loaded(),
+        };
+        if !module.was_loaded {
+            insert().with_context(|| format!("load {FILE}"))?;
+        }
+        Ok(module)
+    }
+
+    /// Sees to it that the module is not loaded.
+    pub fn unloaded() -> Result<Self> {
+        let module = Module {
+            was_loaded: is_loaded(),
+        };
+        if module.was_loaded {
+            remove().with_context(|| format!("unload {NAME:?}"))?;
+        }
+        Ok(module)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        let restored = match (self.was_loaded, is_loaded()) {
+            (true, false) => insert(),
+            (false, true) => remove(),
+            _ => Ok(()),
+        };
+        if let Err(error) = restored {
+            println!("# {NAME:?} is not as it was before the test: {error}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! The pair: APERF and MPERF, always handled together.
+
+use std::fmt;
+use std::ops::Sub;
+
+/// IA32_MPERF (SDM, "Architectural MSRs"): ticks at the TSC's rate in C0.
+pub const MSR_IA32_MPERF: u32 = 0xe7;
+/// IA32_APERF: ticks at the rate at which the CPU really runs in C0.
+pub const MSR_IA32_APERF: u32 = 0xe8;
+
+/// Values of both counters, or what both advanced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair {
+    pub aperf: u64,
+    pub mperf: u64,
+}
+
+impl Pair {
+    /// Frequency as a fraction of the TSC's, if `self` is an advance.
+    pub fn ratio(self) -> f64 {
+        self.aperf as f64 / self.mperf as f64
+    }
+
+    /// Largest distance of a counter in `self` from the same in `other`.
+    pub fn distance(self, other: Pair) -> u64 {
+        let distance = |a: u64, b: u64| (a.wrapping_sub(b) as i64).unsigned_abs();
+        distance(self.aperf, other.aperf).max(distance(self.mperf, other.mperf))
+    }
+}
+
+/// The advance since `earlier`; counters wrap.
+impl Sub for Pair {
+    type Output = Pair;
+
+    fn sub(self, earlier: Pair) -> Pair {
+        Pair {
+            aperf: self.aperf.wrapping_sub(earlier.aperf),
+            mperf: self.mperf.wrapping_sub(earlier.mperf),
+        }
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "APERF {} MPERF {}", self.aperf, self.mperf)
+    }
+}
