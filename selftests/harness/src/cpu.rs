@@ -69,6 +69,17 @@ pub fn thread_time() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// How often the calling thread gave up its CPU or was made to.
+pub fn thread_switches() -> u64 {
+    // SAFETY: `usage` is writable and all zeroes is a valid value.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage
+    };
+    (usage.ru_nvcsw + usage.ru_nivcsw) as u64
+}
+
 /// Events of the oracle that differ between the vendors' virtualization.
 pub struct Exits {
     /// A guest's RDMSR of an intercepted MSR; with SVM also its WRMSR.

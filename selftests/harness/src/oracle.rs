@@ -164,3 +164,26 @@ pub fn stop(status: u8) -> ! {
     ask(Function::Stop, status.into(), 0);
     unreachable!("the emulator did not stop")
 }
+
+/// A ratio of the machine's CPUs that lasts until this is dropped.
+#[must_use]
+pub struct Ratio {
+    cpu: u64,
+    previous: u64,
+}
+
+impl Ratio {
+    /// Makes `cpu` run at `ratio` / [`RATIO_ONE`] of the TSC's frequency.
+    pub fn set(cpu: u64, ratio: u64) -> Self {
+        Ratio {
+            cpu,
+            previous: set_ratio(cpu, ratio),
+        }
+    }
+}
+
+impl Drop for Ratio {
+    fn drop(&mut self) {
+        set_ratio(self.cpu, self.previous);
+    }
+}

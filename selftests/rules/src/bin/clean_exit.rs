@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule clean-exit: the module cannot be unloaded while a VM uses it, and
+//! leaves the host pair in the MSRs of every CPU.
+//!
+//! Bound: 16 ticks between the MSRs and the true counters, as in
+//! user_isolation.
+
+use std::io;
+use std::process::ExitCode;
+use std::ptr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use harness::guest::Guest;
+use harness::module::{self, Module};
+use harness::{cpu, guest_code, ktap, note, oracle};
+
+const BOUND: u64 = 16;
+
+guest_code! {
+    write_and_exit:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "exit"
+}
+
+guest_code! {
+    write_and_spin:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "2:"
+        "jmp 2b"
+}
+
+/// All CPUs must hold the host pair.
+fn expect_host_pair() -> Result<()> {
+    for cpu in 0..cpu::online() as u64 {
+        let truth = oracle::truth(cpu);
+        let error = truth.hardware.distance(truth.host);
+        note!("CPU {cpu}: error {error} ticks");
+        ensure!(
+            error <= BOUND,
+            "CPU {cpu} holds {}, not {}",
+            truth.hardware,
+            truth.host
+        );
+    }
+    Ok(())
+}
+
+fn loads_and_unloads() -> Result<()> {
+    let _module = Module::unloaded()?;
+    for _ in 0..3 {
+        module::insert()?;
+        ensure!(module::is_loaded(), "not loaded");
+        module::remove()?;
+        ensure!(!module::is_loaded(), "still loaded");
+    }
+    Ok(())
+}
+
+fn refuses_while_in_use() -> Result<()> {
+    oracle::require()?;
+    let _module = Module::unloaded()?;
+    module::insert()?;
+
+    for cpu in 0..cpu::online() {
+        cpu::pin(cpu)?;
+        let guest = Guest::new(write_and_exit())?;
+        let mut vcpu = guest.vcpu(0)?;
+        vcpu.resume()?;
+
+        match module::remove() {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            Err(error) => bail!("refused for another reason: {error}"),
+            Ok(()) => bail!("unloaded with a VM in use"),
+        }
+    }
+
+    module::remove()?;
+    expect_host_pair()
+}
+
+/// A vCPU thread that is killed never returns to user space, and an idle CPU
+/// has no reason to: the guest's values stay in its MSRs until somebody cares.
+fn cleans_up_after_killed_guest() -> Result<()> {
+    oracle::require()?;
+    cpu::require_two()?;
+    cpu::pin(0)?;
+    let _module = Module::unloaded()?;
+    module::insert()?;
+
+    // SAFETY: This process has a single thread.
+    let child = unsafe { libc::fork() };
+    if child < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    if child == 0 {
+        let _ = spin_for_ever(1);
+        // SAFETY: Never returns.
+        unsafe { libc::_exit(1) };
+    }
+
+    thread::sleep(Duration::from_millis(10));
+    // SAFETY: The child is ours, and no status is wanted.
+    let reaped = unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, ptr::null_mut(), 0)
+    };
+    ensure!(reaped == child, "no child");
+
+    let truth = oracle::truth(1);
+    note!(
+        "CPU 1 after the kill: error {} ticks",
+        truth.hardware.distance(truth.host)
+    );
+    module::remove()?;
+    expect_host_pair()
+}
+
+fn spin_for_ever(cpu: usize) -> Result<()> {
+    cpu::pin(cpu)?;
+    Guest::new(write_and_spin())?.vcpu(0)?.resume()
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("loads and unloads", loads_and_unloads),
+        (
+            "refuses to unload with a VM in use, then leaves cleanly",
+            refuses_while_in_use,
+        ),
+        (
+            "leaves cleanly after a killed guest",
+            cleans_up_after_killed_guest,
+        ),
+    ])
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule host-continuity: readers of the host pair find what the CPU really did,
+//! before, while and after a guest's values are in the MSRs.
+//!
+//! Each read is bracketed by two looks at the true counters. Bound: a value
+//! may lie outside of its bracket by 16 ticks, after however many switches.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::guest::Guest;
+use harness::host::{Msrs, PerfMsr};
+use harness::module::Module;
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::{cpu, guest_code, ktap, note, oracle};
+
+const BOUND: u64 = 16;
+const SWITCHES: u64 = 500;
+const READS: u64 = 100;
+
+/// Where the vCPU runs.
+const CPU: usize = 0;
+
+guest_code! {
+    /// Makes its values as different from the host's as can be.
+    write_and_exit:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "2:"
+        "burn 20000"
+        "exit"
+        "jmp 2b"
+}
+
+/// All of the host's ways to the pair of [`CPU`] that a process has.
+struct Readers {
+    msrs: Msrs,
+    perf_aperf: PerfMsr,
+    perf_mperf: PerfMsr,
+    /// True values when each event started to count, to some thousand ticks.
+    perf_start: Vec<(u64, u64)>,
+}
+
+type TrueValue = fn() -> u64;
+const APERF: TrueValue = || oracle::truth(CPU as u64).host.aperf;
+const MPERF: TrueValue = || oracle::truth(CPU as u64).host.mperf;
+
+/// A value and the true ones before and after it.
+fn bracket<T>(truth: TrueValue, read: impl FnOnce() -> T) -> (T, (u64, u64)) {
+    let before = truth();
+    let value = read();
+    (value, (before, truth()))
+}
+
+/// How far `value` lies outside of the interval.
+fn outside(value: u64, (low, high): (u64, u64)) -> u64 {
+    let below = low.wrapping_sub(value) as i64;
+    let above = value.wrapping_sub(high) as i64;
+    below.max(above).max(0) as u64
+}
+
+impl Readers {
+    fn open() -> Result<Self> {
+        let (perf_aperf, aperf_start) = bracket(APERF, || PerfMsr::open("aperf", CPU));
+        let (perf_mperf, mperf_start) = bracket(MPERF, || PerfMsr::open("mperf", CPU));
+        Ok(Readers {
+            msrs: Msrs::open(CPU)?,
+            perf_aperf: perf_aperf?,
+            perf_mperf: perf_mperf?,
+            perf_start: vec![aperf_start, mperf_start],
+        })
+    }
+
+    /// Reads in all ways and returns the largest error in ticks.
+    fn error(&self) -> Result<u64> {
+        let mut worst = 0;
+
+        let (aperf, truth) = bracket(APERF, || self.msrs.aperf());
+        worst = worst.max(outside(aperf?, truth));
+        let (mperf, truth) = bracket(MPERF, || self.msrs.mperf());
+        worst = worst.max(outside(mperf?, truth));
+
+        for (event, truth, start) in [
+            (&self.perf_aperf, APERF, self.perf_start[0]),
+            (&self.perf_mperf, MPERF, self.perf_start[1]),
+        ] {
+            let (advance, (low, high)) = bracket(truth, || event.read());
+            let (low, high) = (low.wrapping_sub(start.1), high.wrapping_sub(start.0));
+            worst = worst.max(outside(advance?, (low, high)));
+        }
+        Ok(worst)
+    }
+}
+
+fn prepare(ratio: u64) -> Result<(Module, Ratio)> {
+    oracle::require()?;
+    cpu::pin(CPU)?;
+    Ok((Module::loaded()?, Ratio::set(ALL_CPUS, ratio)))
+}
+
+fn before_and_after(ratio: u64) -> Result<()> {
+    let _setup = prepare(ratio)?;
+    let readers = Readers::open()?;
+    let before = readers.error()?;
+
+    let guest = Guest::new(write_and_exit())?;
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.resume()?;
+    let first = readers.error()?;
+    for _ in 0..SWITCHES {
+        vcpu.resume()?;
+    }
+    let last = readers.error()?;
+    drop((vcpu, guest));
+    let after = readers.error()?;
+
+    note!(
+        "error before the VM {before}, after one KVM_RUN {first}, after {SWITCHES} {last}, \
+         without the VM again {after} ticks"
+    );
+    for error in [before, first, last, after] {
+        ensure!(error <= BOUND, "the host pair is off by {error} ticks");
+    }
+    Ok(())
+}
+
+/// Reads from `reader_cpu` while a guest runs on [`CPU`].
+fn during(reader_cpu: usize) -> Result<()> {
+    let _setup = prepare(RATIO_ONE * 3 / 5)?;
+    let readers = Readers::open()?;
+    let guest = Guest::new(write_and_exit())?;
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.resume()?;
+
+    let stop = AtomicBool::new(false);
+    let (worst, entries) = thread::scope(|scope| -> Result<(u64, u64)> {
+        let runner = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                vcpu.resume()?;
+            }
+            Ok(())
+        });
+
+        cpu::pin(reader_cpu)?;
+        let count_entries = || oracle::count(CPU as u64, oracle::event::VM_ENTRY);
+        let entries = count_entries();
+        let mut worst = 0;
+        for _ in 0..READS {
+            thread::sleep(Duration::from_micros(20));
+            worst = worst.max(readers.error()?);
+        }
+        let entries = count_entries() - entries;
+        stop.store(true, Ordering::Relaxed);
+        runner.join().unwrap()?;
+        Ok((worst, entries))
+    })?;
+
+    note!("{READS} times all readers, {entries} VM entries meanwhile, worst error {worst} ticks");
+    ensure!(entries >= READS, "the guest did not run meanwhile");
+    ensure!(worst <= BOUND, "the host pair is off by {worst} ticks");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("before and after, at base frequency", || {
+            before_and_after(RATIO_ONE)
+        }),
+        ("before and after, throttled", || {
+            before_and_after(RATIO_ONE * 3 / 5)
+        }),
+        ("during, from a task on the same CPU", || during(CPU)),
+        ("during, from another CPU", || {
+            cpu::require_two()?;
+            during(1)
+        }),
+    ])
+}
