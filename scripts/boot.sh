@@ -1,0 +1,108 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: boot.sh NAME VENDOR CPUS RUN
+#
+# Boot the emulated host, an "intel" or an "amd" with CPUS processors, and let
+# it do RUN (see initramfs/init). All of it goes into build/run/NAME: bochsrc,
+# serial (the console), emulator.log, and verdict. The verdict comes over a
+# channel of its own; the console is for people.
+set -euo pipefail
+. "$(dirname "$0")/lib/env.sh"
+
+NAME=$1 VENDOR=$2 CPUS=$3 RUN=$4
+DIR=$BUILD/run/$NAME
+
+# A guest that hangs spins for ever: limits in emulated time and in real time.
+# One tick is one instruction, and the machine's clock follows the ticks.
+TICKS_PER_SECOND=200000000
+export ORACLE_TICK_LIMIT=$((600 * TICKS_PER_SECOND))
+WALL_LIMIT=900
+
+case $VENDOR in
+intel) MODEL=corei7_icelake_u ;;
+amd) MODEL=ryzen ;;
+*) die "vendor is intel or amd, not '$VENDOR'" ;;
+esac
+
+# A disc without dates and identifiers of its own, so that the same files boot
+# in the same number of ticks.
+make_disc() {
+	local disc=$DIR/disc
+
+	mkdir -p "$disc/boot/grub"
+	ln "$BUILD/initramfs/host.cpio.zst" "$disc/boot/initramfs" 2>/dev/null ||
+		cp "$BUILD/initramfs/host.cpio.zst" "$disc/boot/initramfs"
+	cp "$BUILD/kernel/arch/x86/boot/bzImage" "$disc/boot/bzImage"
+	cat >"$disc/boot/grub/grub.cfg" <<-EOF
+		set timeout=0
+		menuentry host {
+			linux /boot/bzImage console=ttyS0,115200 panic=-1 reboot=triple aperfmperf.run=$RUN
+			initrd /boot/initramfs
+		}
+	EOF
+	find "$disc" -exec touch -hd @0 {} +
+	SOURCE_DATE_EPOCH=0 grub-mkrescue -d /usr/lib/grub/i386-pc -o "$DIR/disc.iso" "$disc" \
+		-- -volume_date all_file_dates =0
+	rm -rf "$disc"
+}
+
+make_bochsrc() {
+	cat >"$DIR/bochsrc" <<-EOF
+		cpu: model=$MODEL, count=$CPUS, ips=$TICKS_PER_SECOND, quantum=16, ignore_bad_msrs=0, reset_on_triple_fault=0
+		memory: guest=1024, host=1024
+		romimage: file=/usr/share/bochs/BIOS-bochs-latest
+		vgaromimage: file=/usr/share/vgabios/vgabios-stdvga.bin
+		vga: extension=vbe, update_freq=1, realtime=0
+		clock: sync=none, time0=946684800
+		display_library: nogui
+		ata0-master: type=cdrom, path="$DIR/disc.iso", status=inserted
+		boot: cdrom
+		com1: enabled=1, mode=file, dev="$DIR/serial"
+		log: "$DIR/emulator.log"
+		panic: action=fatal
+		error: action=report
+		info: action=ignore
+		debug: action=ignore
+	EOF
+}
+
+# What the verdict alone cannot tell: whether the machine ran to its end.
+judge() {
+	case $1 in
+	0) echo 'ok 1 the machine ran to its end' ;;
+	10) echo 'ok 1 the machine ran to its end, with failures' ;;
+	124) echo 'not ok 1 the machine ran into a limit of time' ;;
+	*) echo "not ok 1 the emulator left with status $1" ;;
+	esac
+}
+
+rm -rf "$DIR"
+mkdir -p "$DIR"
+make_disc >"$DIR/disc.log" 2>&1 || { cat "$DIR/disc.log"; die "cannot make the boot disc"; }
+make_bochsrc
+export ORACLE_VERDICT=$DIR/verdict
+: >"$ORACLE_VERDICT"
+
+status=0
+timeout --foreground "$WALL_LIMIT" "$BUILD/bochs/bochs" -q -f "$DIR/bochsrc" \
+	</dev/null >"$DIR/output" 2>&1 || status=$?
+rm -f "$DIR/disc.iso"
+
+if [[ $RUN != demo ]]; then
+	printf 'TAP version 13\n1..1\n%s\n' "$(judge $status)" >>"$ORACLE_VERDICT"
+fi
+printf '%-64s %5d s\n' "boot: $RUN on $NAME" $SECONDS
+case $status in
+0) ;;
+10) exit 1 ;;
+*)
+	{
+		judge $status
+		echo "  logs: $DIR/{serial,output,emulator.log}"
+		tail -n 12 "$DIR/serial" | sed 's/^/  | /'
+		tail -n 3 "$DIR/output" | sed 's/^/  | /'
+	} >&2
+	exit 1
+	;;
+esac

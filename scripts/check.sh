@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: check.sh [TEST]
+#
+# Run all tests, or TEST of the selftests, and say in the last line how many
+# passed, failed and were skipped.
+set -euo pipefail
+. "$(dirname "$0")/lib/env.sh"
+. "$(dirname "$0")/lib/step.sh"
+
+TEST=${1:-}
+RESULTS=$BUILD/results
+MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
+
+into() {
+	local file=$1
+	shift
+	"$@" >"$file"
+}
+
+# The disc, the machine and the module are the same: so must be each instruction.
+determinism() {
+	local here=ok
+
+	cmp "$BUILD/run/$1/serial" "$BUILD/run/$2/serial" || here='not ok'
+	printf 'TAP version 13\n1..1\n%s 1 two runs of %s give the same console, tick for tick\n' "$here" "$1"
+}
+
+rm -rf "$RESULTS"
+mkdir "$RESULTS"
+if [[ -n $TEST ]]; then
+	RUN=one:$TEST
+else
+	RUN=selftests
+	MACHINES+=("intel-2-again intel 2")
+	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
+	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
+fi
+printf "%s $RUN\n" "${MACHINES[@]}" | xargs -P "$JOBS" -L 1 "$ROOT/scripts/boot.sh" || true
+for machine in "${MACHINES[@]}"; do
+	name=${machine%% *}
+	cp "$BUILD/run/$name/verdict" "$RESULTS/$name.ktap"
+done
+if [[ -z $TEST ]]; then
+	determinism intel-2 intel-2-again >"$RESULTS/determinism.ktap"
+fi
+cd "$RESULTS"
+exec "$ROOT/scripts/ktap.awk" ./*.ktap

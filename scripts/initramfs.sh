@@ -1,0 +1,50 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: initramfs.sh MODULE
+#
+# Pack the emulated host's root file system into build/initramfs/host.cpio.zst:
+# busybox, KVM and MODULE, the selftests, and what a guest boots. The same files
+# give the same bytes.
+set -euo pipefail
+. "$(dirname "$0")/lib/env.sh"
+
+MODULE=$1
+KERNEL=$BUILD/kernel
+OUT=$BUILD/initramfs
+
+# $1: directory. Busybox under the names that scripts use.
+add_busybox() {
+	mkdir -p "$1"/{bin,dev,proc,sys,tmp,usr}
+	cp /bin/busybox "$1/bin/busybox"
+	/bin/busybox --list | grep -vx busybox | while read -r applet; do
+		ln -s busybox "$1/bin/$applet"
+	done
+	ln -s bin "$1/sbin"
+	ln -s ../bin "$1/usr/bin"
+}
+
+# $1: directory, $2: cpio.zst. No times, no inode numbers, one order.
+pack() {
+	{
+		echo 'nod /dev/console 600 0 0 c 5 1'
+		find "$1" -mindepth 1 \
+			\( -type d -printf 'dir /%P 755 0 0\n' \) -o \
+			\( -type l -printf 'slink /%P %l 777 0 0\n' \) -o \
+			\( -type f -printf 'file /%P %p %m 0 0\n' \)
+	} | sort -k 2 >"$2.list"
+	"$KERNEL/usr/gen_init_cpio" -t 0 "$2.list" | zstd -q -f -9 -T1 -o "$2"
+}
+
+rm -rf "$OUT"
+mkdir -p "$OUT"
+
+add_busybox "$OUT/host"
+install -m 755 "$ROOT/scripts/initramfs/init" "$OUT/host/init"
+mkdir -p "$OUT/host/lib/modules" "$OUT/host/guest"
+cp "$KERNEL"/arch/x86/kvm/kvm{,-intel,-amd}.ko "$MODULE" "$OUT/host/lib/modules"
+make -C "$ROOT/selftests" KSRC="$KERNEL" INSTALL_PATH="$OUT/host/kselftest" install
+cp -rL "$BUILD/upstream" "$OUT/host/kselftest/upstream"
+(cd "$BUILD/upstream" && printf 'upstream:%s\n' *) >>"$OUT/host/kselftest/kselftest-list.txt"
+cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
+pack "$OUT/host" "$OUT/host.cpio.zst"

@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Run the lints that need no emulated machine, as KTAP on standard output.
+set -uo pipefail
+. "$(dirname "$0")/lib/env.sh"
+cd "$ROOT" || exit
+
+shell() {
+	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/lib/*.sh scripts/initramfs/* .ci/run
+}
+
+kernel_rustfmt() {
+	find rust src -name '*.rs' -exec \
+		rustfmt --check --edition 2021 --config-path build/kernel/.rustfmt.toml {} +
+}
+
+module_clippy() {
+	make KDIR=build/kernel RUSTC=/usr/bin/rustc clippy
+}
+
+core_clippy() {
+	cargo clippy --quiet --locked --all-targets --manifest-path src/hosttest/Cargo.toml \
+		--target-dir build/hosttest -- -D warnings
+}
+
+selftests_rustfmt() {
+	cargo fmt --check --all --manifest-path selftests/Cargo.toml
+}
+
+selftests_clippy() {
+	cargo clippy --quiet --release --locked --all-targets --manifest-path selftests/Cargo.toml \
+		--target-dir build/selftests -- -D warnings
+}
+
+checkpatch() {
+	perl build/kernel/scripts/checkpatch.pl --root=build/kernel --strict --quiet --no-signoff \
+		patches/linux/*.patch
+}
+
+licences() {
+	local without
+
+	without=$(git ls-files | grep -vE '^LICENSES/|/Cargo\.lock$|\.patch$' | xargs grep -L 'SPDX-License-Identifier:')
+	[[ -z $without ]] || { echo "no SPDX-License-Identifier in:"; echo "$without"; return 1; }
+}
+
+documentation() {
+	make docs
+}
+
+LINTS=(shell licences checkpatch kernel_rustfmt module_clippy core_clippy
+	selftests_rustfmt selftests_clippy documentation)
+
+echo "TAP version 13"
+echo "1..${#LINTS[@]}"
+for ((i = 0; i < ${#LINTS[@]}; i++)); do
+	if "${LINTS[i]}" >"$BUILD/logs/lint-${LINTS[i]}.log" 2>&1; then
+		echo "ok $((i + 1)) ${LINTS[i]}"
+	else
+		sed 's/^/# /' "$BUILD/logs/lint-${LINTS[i]}.log" | head -n 20
+		echo "not ok $((i + 1)) ${LINTS[i]} # log: build/logs/lint-${LINTS[i]}.log"
+	fi
+done
