@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Replacing the values in the MSRs without losing a tick of the host's.
+//!
+//! A counter runs on between the read of its old value and the write of its new one, and those
+//! ticks vanish. At thousands of switches a second that is a drift. So the pair is sampled
+//! together with the TSC before the writes and after them, by the same code: MPERF advances with
+//! the TSC, so the host's MPERF at the second sample is its value at the first plus the TSC's
+//! advance, and APERF's follows from the [`super::rate`]. How long the writes took does not
+//! matter, and the delay between the TSC's read and the counters' is the same in both samples and
+//! cancels out.
+//!
+//! An NMI or SMI inside a sample breaks that last assumption, and one beside the write leaves the
+//! new value late. Both are seen as a long time between two reads of the TSC, and the step is
+//! done again, a bounded number of times. Each repetition is a complete exchange: nothing adds up.
+
+use core::sync::atomic::Ordering::{
+    Relaxed,
+    Release, //
+};
+
+use super::{
+    cpu::Cpu,
+    hardware::{
+        Counter,
+        Hardware,
+        Pair, //
+    }, //
+};
+
+/// How often an interrupted sample or exchange is tried.
+const ATTEMPTS: usize = 3;
+
+/// A sample that takes so many times the shortest was interrupted. The TSC does not slow down
+/// with the core, so this leaves room for the lowest frequency.
+const SLOW_SAMPLE: u64 = 4;
+
+/// The same for an exchange: two samples, two WRMSRs.
+const SLOW_EXCHANGE: u64 = 32;
+
+/// TSC ticks over which [`Cpu::calibrate`] compares MPERF with the TSC.
+const CALIBRATION: u64 = 1 << 16;
+
+/// The hardware pair together with the TSC.
+#[derive(Clone, Copy)]
+pub(super) struct Sample {
+    pub(super) pair: Pair,
+    /// The TSC just before the pair was read.
+    pub(super) tsc: u64,
+    took: u64,
+}
+
+fn sample_once(hw: &impl Hardware) -> Sample {
+    let tsc = hw.tsc();
+    let aperf = hw.read(Counter::Aperf);
+    let mperf = hw.read(Counter::Mperf);
+    let took = hw.tsc().wrapping_sub(tsc);
+    Sample {
+        pair: Pair { aperf, mperf },
+        tsc,
+        took,
+    }
+}
+
+impl Cpu {
+    /// Reads the hardware pair and the TSC. The tightest of a few tries.
+    // One copy of the code: the delay between its reads must not depend on the caller.
+    #[inline(never)]
+    pub(super) fn sample(&self, hw: &impl Hardware) -> Sample {
+        let mut best = sample_once(hw);
+        for _ in 1..ATTEMPTS {
+            if !self.slow(best.took, SLOW_SAMPLE) {
+                break;
+            }
+            let next = sample_once(hw);
+            if next.took < best.took {
+                best = next;
+            }
+        }
+        best
+    }
+
+    fn slow(&self, took: u64, factor: u64) -> bool {
+        let shortest = self.shortest.load(Relaxed);
+        shortest != 0 && took > shortest.saturating_mul(factor)
+    }
+
+    /// Writes `target(sample, host pair at that sample)` to the MSRs, and accounts the ticks lost
+    /// in the offset. Returns a sample taken after the writes.
+    pub(super) fn exchange(
+        &self,
+        hw: &impl Hardware,
+        target: impl Fn(Sample, Pair) -> Pair,
+    ) -> Sample {
+        let mut attempt = 1;
+        loop {
+            let before = self.sample(hw);
+            let host = before.pair.plus(self.offset.load());
+            self.rate.learn(host.minus(self.moved.load()));
+
+            // INVARIANT: `host` is set before `busy`; `offset` is right again before `busy` is
+            // cleared. Release keeps the compiler from moving stores across; an NMI sees its own
+            // CPU's stores in program order.
+            self.host.store(host);
+            self.host_tsc.store(before.tsc, Relaxed);
+            self.busy.store(true, Release);
+
+            let new = target(before, host);
+            hw.write(Counter::Aperf, new.aperf);
+            hw.write(Counter::Mperf, new.mperf);
+
+            let after = self.sample(hw);
+            let elapsed = after.tsc.wrapping_sub(before.tsc);
+            let host = host.plus(self.rate.advance(elapsed));
+            self.offset.store(host.minus(after.pair));
+            self.busy.store(false, Release);
+
+            if attempt == ATTEMPTS || !self.slow(elapsed, SLOW_EXCHANGE) {
+                return after;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Measures this CPU. Returns whether MPERF ticks with the TSC, which everything here relies
+    /// on when it writes the MSRs.
+    ///
+    /// Takes 2^16 TSC ticks. The CPU must stay in C0, with IRQs disabled.
+    pub(crate) fn calibrate(&self, hw: &impl Hardware) -> bool {
+        let first = self.sample(hw);
+        self.rate.start(self.unwritten(first.pair));
+        let mut shortest = first.took;
+        loop {
+            let last = sample_once(hw);
+            shortest = shortest.min(last.took);
+            let elapsed = last.tsc.wrapping_sub(first.tsc);
+            if elapsed < CALIBRATION {
+                continue;
+            }
+            self.shortest.store(shortest, Relaxed);
+            self.rate.learn(self.unwritten(last.pair));
+
+            let ticked = last.pair.mperf.wrapping_sub(first.pair.mperf);
+            let slack = (elapsed >> 8)
+                .saturating_add(first.took)
+                .saturating_add(last.took);
+            return ticked.abs_diff(elapsed) <= slack;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM and the scheduler tell about a vCPU, carried out on the CPU where it happens.
+//!
+//! Everything is a checkpoint, a change, and a resumption of whatever then applies. So a change
+//! of mode, a write or a halt in the middle of a run needs no case of its own.
+
+use super::{
+    cpu::{
+        Cpu,
+        State, //
+    },
+    exchange::Sample,
+    hardware::{
+        Counter,
+        Hardware,
+        Pair, //
+    },
+    mode::{
+        Mode,
+        TscRatio, //
+    },
+    vcpu::{
+        Place,
+        Vcpu, //
+    },
+};
+
+impl Cpu {
+    /// The vCPU's task starts or goes on to run it: KVM_RUN begins, or sched-in.
+    pub(crate) fn load(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
+        self.change(hw, vcpu, |vcpu| vcpu.running = true);
+    }
+
+    /// The vCPU's task stops running it: KVM_RUN ends, or sched-out.
+    pub(crate) fn put(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
+        self.change(hw, vcpu, |vcpu| vcpu.running = false);
+    }
+
+    /// The vCPU entered or left C0.
+    pub(crate) fn set_c0(&self, hw: &impl Hardware, vcpu: &mut Vcpu, c0: bool) {
+        self.change(hw, vcpu, |vcpu| vcpu.c0 = c0);
+    }
+
+    /// Sets the guest value of `counter`.
+    pub(crate) fn guest_write(
+        &self,
+        hw: &impl Hardware,
+        vcpu: &mut Vcpu,
+        counter: Counter,
+        value: u64,
+    ) {
+        self.change(hw, vcpu, |vcpu| vcpu.set(counter, value));
+    }
+
+    /// Guest TSC ticks per 2^`fraction_bits` host ticks, and whether to intercept regardless.
+    pub(crate) fn configure(
+        &self,
+        hw: &impl Hardware,
+        vcpu: &mut Vcpu,
+        multiplier: u64,
+        fraction_bits: u8,
+        intercept: bool,
+    ) {
+        let ratio = TscRatio::new(multiplier, fraction_bits);
+        self.change(hw, vcpu, |vcpu| vcpu.set_ratio(ratio, intercept));
+    }
+
+    /// The guest value of `counter`, as an RDMSR in the guest would return it now.
+    pub(crate) fn guest_read(&self, hw: &impl Hardware, vcpu: &mut Vcpu, counter: Counter) -> u64 {
+        match vcpu.place {
+            Place::Msrs { .. } if self.state() == State::Live => return hw.read(counter),
+            Place::Msrs { .. } | Place::Away => vcpu.accrue(hw.tsc(), 0),
+            Place::Metered { from } => {
+                let from = self.meter(vcpu, from, self.sample(hw));
+                vcpu.place = Place::Metered { from };
+            }
+        }
+        vcpu.pair.get(counter)
+    }
+
+    fn change(&self, hw: &impl Hardware, vcpu: &mut Vcpu, how: impl FnOnce(&mut Vcpu)) {
+        self.checkpoint(hw, vcpu);
+        how(vcpu);
+        if vcpu.running && vcpu.c0 {
+            match vcpu.mode {
+                Mode::Passthrough => self.enter(hw, vcpu),
+                Mode::Intercepted => {
+                    let sample = self.sample(hw);
+                    vcpu.accrue(sample.tsc, 0);
+                    let from = self.unwritten(sample.pair).aperf;
+                    vcpu.place = Place::Metered { from };
+                }
+            }
+        }
+    }
+
+    /// Brings the vCPU's pair up to now, wherever it advances, and stops it there. Reads only:
+    /// the MSRs may keep the guest's values until somebody else needs them.
+    fn checkpoint(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
+        match vcpu.place {
+            Place::Msrs { lag } if self.state() == State::Live => {
+                let sample = self.sample(hw);
+                self.rate.learn(self.unwritten(sample.pair));
+                vcpu.pair = sample.pair;
+                vcpu.since = sample.tsc.wrapping_sub(lag);
+                self.set_state(State::Stale);
+            }
+            // The host pair was restored under a running vCPU, as before a reboot: what is in the
+            // MSRs is not the guest's.
+            Place::Msrs { .. } | Place::Away => vcpu.accrue(hw.tsc(), 0),
+            Place::Metered { from } => {
+                self.meter(vcpu, from, self.sample(hw));
+            }
+        }
+        vcpu.place = Place::Away;
+    }
+
+    /// **guest-aperf** without the MSRs: adds the host's advance since `from`. Returns the new
+    /// `from`.
+    fn meter(&self, vcpu: &mut Vcpu, from: u64, sample: Sample) -> u64 {
+        let now = self.unwritten(sample.pair).aperf;
+        vcpu.accrue(sample.tsc, now.wrapping_sub(from));
+        now
+    }
+
+    /// **guest-isolation**: puts the vCPU's pair into the MSRs.
+    fn enter(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
+        let after = self.exchange(hw, |before, _| Pair {
+            aperf: vcpu.pair.aperf,
+            mperf: vcpu.mperf_at(before.tsc),
+        });
+        let lag = vcpu.mperf_at(after.tsc).wrapping_sub(after.pair.mperf);
+        vcpu.place = Place::Msrs { lag };
+        self.set_state(State::Live);
+    }
+}

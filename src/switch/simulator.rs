@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A CPU for tests: true counters that nobody writes, the MSRs beside them, and time that passes
+//! with each access.
+
+use core::cell::Cell;
+
+use super::{
+    cpu::Cpu,
+    hardware::{
+        Counter,
+        Hardware,
+        Pair, //
+    },
+};
+
+/// TSC ticks that one access takes.
+const COST: u64 = 7;
+
+/// The simulated CPU. The code under test holds it as [`Hardware`].
+pub(super) struct Simulator<'a> {
+    tsc: Cell<u64>,
+    mperf: Cell<u64>,
+    /// True APERF, 54.10 fixed point.
+    aperf: Cell<u64>,
+    ratio: Cell<u64>,
+    /// MSR minus true counter.
+    written: Cell<Pair>,
+    /// How many times an MSR was written.
+    pub(super) writes: Cell<u64>,
+    accesses: Cell<u64>,
+    stall: Cell<Option<(u64, u64)>>,
+    nmi: Cell<Option<&'a Cpu>>,
+    /// Largest error of MPERF and of APERF that the NMI handler saw.
+    pub(super) nmi_error: Cell<Pair>,
+    /// How often it ran.
+    pub(super) nmis: Cell<u64>,
+    random: Cell<u64>,
+}
+
+impl<'a> Simulator<'a> {
+    /// A CPU at `ratio` APERF ticks per 1024 MPERF ticks.
+    pub(super) fn new(ratio: u64) -> Self {
+        Self {
+            tsc: Cell::new(1 << 40),
+            mperf: Cell::new(1 << 30),
+            aperf: Cell::new(1 << 41),
+            ratio: Cell::new(ratio),
+            written: Cell::new(Pair::ZERO),
+            writes: Cell::new(0),
+            accesses: Cell::new(0),
+            stall: Cell::new(None),
+            nmi: Cell::new(None),
+            nmi_error: Cell::new(Pair::ZERO),
+            nmis: Cell::new(0),
+            random: Cell::new(0x9e37_79b9_7f4a_7c15),
+        }
+    }
+
+    /// `ticks` pass in C0.
+    pub(super) fn run(&self, ticks: u64) {
+        self.tsc.set(self.tsc.get().wrapping_add(ticks));
+        self.mperf.set(self.mperf.get().wrapping_add(ticks));
+        let aperf = ticks.wrapping_mul(self.ratio.get());
+        self.aperf.set(self.aperf.get().wrapping_add(aperf));
+    }
+
+    /// `ticks` pass in an idle state: the counters stand still.
+    pub(super) fn idle(&self, ticks: u64) {
+        self.tsc.set(self.tsc.get().wrapping_add(ticks));
+    }
+
+    /// The counters that nobody writes.
+    pub(super) fn truth(&self) -> Pair {
+        Pair {
+            aperf: self.aperf.get() >> 10,
+            mperf: self.mperf.get(),
+        }
+    }
+
+    /// What RDMSR would return, without time passing.
+    pub(super) fn msrs(&self) -> Pair {
+        self.truth().plus(self.written.get())
+    }
+
+    /// The TSC, without time passing.
+    pub(super) fn now(&self) -> u64 {
+        self.tsc.get()
+    }
+
+    /// `ticks` pass at once (an SMI) after `accesses` more accesses.
+    pub(super) fn stall_after(&self, accesses: u64, ticks: u64) {
+        let at = self.accesses.get().wrapping_add(accesses);
+        self.stall.set(Some((at, ticks)));
+    }
+
+    /// From now on an NMI arrives before every access and reads the host pair from `cpu`.
+    pub(super) fn nmi_reads(&self, cpu: &'a Cpu) {
+        self.nmi.set(Some(cpu));
+    }
+
+    /// A number below `bound`, the same sequence in every run.
+    pub(super) fn random(&self, bound: u64) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        (x >> 16) % bound
+    }
+
+    fn boundary(&self) {
+        self.run(COST);
+        let access = self.accesses.get();
+        self.accesses.set(access.wrapping_add(1));
+        if let Some((at, ticks)) = self.stall.get() {
+            if at == access {
+                self.run(ticks);
+            }
+        }
+        if let Some(cpu) = self.nmi.take() {
+            let aperf = cpu
+                .host_read(self, Counter::Aperf)
+                .abs_diff(self.truth().aperf);
+            let mperf = cpu
+                .host_read(self, Counter::Mperf)
+                .abs_diff(self.truth().mperf);
+            let worst = self.nmi_error.get();
+            self.nmi_error.set(Pair {
+                aperf: aperf.max(worst.aperf),
+                mperf: mperf.max(worst.mperf),
+            });
+            self.nmis.set(self.nmis.get().wrapping_add(1));
+            self.nmi.set(Some(cpu));
+        }
+    }
+}
+
+impl Hardware for Simulator<'_> {
+    fn tsc(&self) -> u64 {
+        self.boundary();
+        self.tsc.get()
+    }
+
+    fn read(&self, counter: Counter) -> u64 {
+        self.boundary();
+        self.msrs().get(counter)
+    }
+
+    fn write(&self, counter: Counter, value: u64) {
+        self.boundary();
+        let written = value.wrapping_sub(self.truth().get(counter));
+        self.written.set(self.written.get().with(counter, written));
+        self.writes.set(self.writes.get().wrapping_add(1));
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One vCPU: the pair that its guest reads.
+
+use super::{
+    hardware::{
+        Counter,
+        Pair, //
+    },
+    mode::{
+        Mode,
+        TscRatio, //
+    },
+};
+
+/// Where a vCPU's counters advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nowhere: only MPERF goes on, with the TSC, in C0.
+    Away,
+    /// In this CPU's MSRs. MPERF there is behind by `lag` ticks, those that passed before the
+    /// write took effect. They are made good at the checkpoint.
+    Msrs { lag: u64 },
+    /// Metered: APERF advances with the host's, which was `from`, less all writes.
+    Metered { from: u64 },
+}
+
+/// The state of one vCPU. Only the task that runs the vCPU touches it, with IRQs disabled.
+///
+/// # Invariants
+///
+/// - Unless `place` is [`Place::Msrs`], `pair` was the guest pair when the TSC was `since`.
+/// - `place` is not [`Place::Away`] only if the vCPU is in C0 and its task runs, in KVM_RUN.
+pub(crate) struct Vcpu {
+    pub(super) pair: Pair,
+    pub(super) since: u64,
+    pub(super) place: Place,
+    pub(super) running: bool,
+    pub(super) c0: bool,
+    pub(super) mode: Mode,
+    pub(super) ratio: TscRatio,
+    /// The fraction of a guest tick that scaling has left over.
+    carry: u64,
+    /// KVM asked for interception.
+    asked: bool,
+    /// Passing through would be wrong on some CPU of this host.
+    forced: bool,
+}
+
+impl Vcpu {
+    /// A vCPU after RESET: both counters zero, not in C0, TSC ratio 1.
+    ///
+    /// `intercept`: never pass reads through.
+    pub(crate) fn new(intercept: bool) -> Self {
+        Self {
+            pair: Pair::ZERO,
+            since: 0,
+            place: Place::Away,
+            running: false,
+            c0: false,
+            mode: Mode::choose(TscRatio::ONE, intercept, Pair::ZERO),
+            ratio: TscRatio::ONE,
+            carry: 0,
+            asked: false,
+            forced: intercept,
+        }
+    }
+
+    /// Whether guest reads need not exit.
+    pub(crate) fn passthrough(&self) -> bool {
+        self.mode == Mode::Passthrough
+    }
+
+    /// **guest-mperf**: in C0 it goes on at the guest's TSC frequency, wherever the vCPU is.
+    ///
+    /// Brings `pair` to TSC `now`, and APERF forward by `aperf` ticks.
+    pub(super) fn accrue(&mut self, now: u64, aperf: u64) {
+        let elapsed = now.wrapping_sub(self.since);
+        // Another CPU's TSC may be behind by a few ticks.
+        let forward = elapsed >> 63 == 0;
+        let mperf = if self.c0 && forward {
+            self.ratio.scale(elapsed, &mut self.carry)
+        } else {
+            0
+        };
+        if forward {
+            self.since = now;
+        }
+
+        // As the hardware would: an overflow of either counter resets both. That it happened is
+        // noticed here, so that the ticks since then are lost.
+        self.pair = match (
+            self.pair.aperf.checked_add(aperf),
+            self.pair.mperf.checked_add(mperf),
+        ) {
+            (Some(aperf), Some(mperf)) => Pair { aperf, mperf },
+            _ => Pair::ZERO,
+        };
+    }
+
+    /// MPERF at TSC `now`, not yet accrued. For ratio 1 only.
+    pub(super) fn mperf_at(&self, now: u64) -> u64 {
+        let elapsed = now.wrapping_sub(self.since);
+        if elapsed >> 63 == 0 {
+            self.pair.mperf.wrapping_add(elapsed)
+        } else {
+            self.pair.mperf
+        }
+    }
+
+    pub(super) fn set(&mut self, counter: Counter, value: u64) {
+        self.pair = self.pair.with(counter, value);
+        if counter == Counter::Mperf {
+            self.carry = 0;
+        }
+        self.choose_mode();
+    }
+
+    pub(super) fn set_ratio(&mut self, ratio: TscRatio, intercept: bool) {
+        // A carry in units of the old fraction means nothing in the new one.
+        self.carry = 0;
+        self.ratio = ratio;
+        self.asked = intercept;
+        self.choose_mode();
+    }
+
+    fn choose_mode(&mut self) {
+        self.mode = Mode::choose(self.ratio, self.asked || self.forced, self.pair);
+    }
+}
