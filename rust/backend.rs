@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module does, and where it does it.
+
+use kernel::prelude::*;
+
+use crate::{
+    counters::{
+        Counters,
+        Msr, //
+    },
+    irq::IrqsOff,
+    per_cpu::{
+        CpuSlot,
+        PerCpu, //
+    },
+};
+
+/// The operations on CPUs and vCPUs, as `asm/aperfmperf.h` specifies them.
+///
+/// All run on the CPU that they are given, with IRQs disabled. None may sleep, allocate, lock or
+/// print, but [`Backend::online`], which may print.
+pub trait Backend: Sized + 'static {
+    /// State of a CPU.
+    type Cpu: Sync + 'static;
+
+    /// State of a vCPU.
+    type Vcpu: Send;
+
+    /// The states of all CPUs.
+    fn cpus() -> &'static PerCpu<CpuSlot<Self>>;
+
+    /// This CPU begins to be used.
+    ///
+    /// # Errors
+    ///
+    /// The CPU cannot be used; it does not come online, or the module does not load.
+    fn online(here: &ThisCpu<'_, Self>) -> Result;
+
+    /// Host value of `msr` on this CPU. May run in an NMI that interrupted any other operation.
+    fn host_read(cpu: &Self::Cpu, counters: Counters, msr: Msr) -> u64;
+
+    /// Sets the host value of `msr`.
+    fn host_write(here: &ThisCpu<'_, Self>, msr: Msr, value: u64);
+
+    /// Removes guest values from the MSRs.
+    fn host_restore(here: &ThisCpu<'_, Self>);
+
+    /// The state of a new vCPU. Process context, IRQs enabled.
+    fn vcpu_create() -> Self::Vcpu;
+
+    /// The vCPU's task begins or continues to run it.
+    fn load(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu);
+
+    /// The vCPU's task stops running it.
+    fn put(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu);
+
+    /// The vCPU entered or left C0.
+    fn set_c0(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu, c0: bool);
+
+    /// Guest value of `msr`.
+    fn read(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu, msr: Msr) -> u64;
+
+    /// Sets the guest value of `msr`.
+    fn write(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu, msr: Msr, value: u64);
+
+    /// Sets the guest's TSC ratio, `multiplier` / 2^`fraction_bits`, and whether KVM intercepts
+    /// reads for a reason of its own.
+    fn configure(
+        here: &ThisCpu<'_, Self>,
+        vcpu: &mut Self::Vcpu,
+        multiplier: u64,
+        fraction_bits: u8,
+        intercept: bool,
+    );
+
+    /// Whether guest reads need not exit.
+    fn passthrough(vcpu: &Self::Vcpu) -> bool;
+}
+
+/// This CPU, which the task cannot leave while the object exists.
+pub struct ThisCpu<'a, B: Backend> {
+    slot: &'a CpuSlot<B>,
+    irqs_off: &'a IrqsOff,
+    counters: Counters,
+}
+
+impl<B: Backend> ThisCpu<'_, B> {
+    /// The backend's state of this CPU.
+    pub fn state(&self) -> &B::Cpu {
+        &self.slot.state
+    }
+
+    /// This CPU's counters.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Has [`Backend::host_restore`] called before this CPU next returns to user space.
+    pub fn restore_on_user_return(&self) {
+        // SAFETY: The slot is this CPU's, and by the contract of `on_this_cpu` this is no NMI.
+        unsafe { self.slot.user_return.arm::<B>(self.irqs_off) };
+    }
+
+    pub(crate) fn irqs_off(&self) -> &IrqsOff {
+        self.irqs_off
+    }
+
+    /// Removes guest values now, so that nothing is left to do on return to user space.
+    pub(crate) fn restore(&self) {
+        // SAFETY: As above.
+        unsafe { self.slot.user_return.disarm(self.irqs_off) };
+        B::host_restore(self);
+    }
+}
+
+/// Calls `work` with this CPU, IRQs disabled.
+///
+/// # Safety
+///
+/// [`Counters::probe`] must have succeeded, and the caller must not be an NMI handler.
+pub(crate) unsafe fn on_this_cpu<B: Backend, R>(work: impl FnOnce(&ThisCpu<'_, B>) -> R) -> R {
+    let irqs_off = IrqsOff::disable();
+    let here = ThisCpu {
+        slot: B::cpus().here(&irqs_off),
+        irqs_off: &irqs_off,
+        // SAFETY: By the contract of this function.
+        counters: unsafe { Counters::assume_present() },
+    };
+    work(&here)
+}
+
+/// Host value of `msr` on this CPU. Any context, NMI included.
+///
+/// # Safety
+///
+/// [`Counters::probe`] must have succeeded.
+pub(crate) unsafe fn host_read<B: Backend>(msr: Msr) -> u64 {
+    let irqs_off = IrqsOff::disable();
+    // SAFETY: By the contract of this function.
+    let counters = unsafe { Counters::assume_present() };
+    B::host_read(&B::cpus().here(&irqs_off).state, counters, msr)
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads: the interfaces that the kernel crate's own bindings
+ * lack. The allowlist is in Kbuild.
+ */
+
+#include <linux/reboot.h>
+#include <linux/user-return-notifier.h>
+
+#include <asm/aperfmperf.h>
+
+#include "helpers.h"

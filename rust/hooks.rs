@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registration with the kernel, after which its host readers and KVM use the backend.
+//!
+//! C header: [`arch/x86/include/asm/aperfmperf.h`](srctree/arch/x86/include/asm/aperfmperf.h)
+
+use core::marker::PhantomData;
+
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+use crate::{
+    backend::{
+        self,
+        on_this_cpu,
+        Backend, //
+    },
+    bindings,
+    counters::{
+        Counters,
+        Msr, //
+    },
+    vcpu, //
+};
+
+/// A registered backend.
+///
+/// # Invariants
+///
+/// `ops` is registered, and stays where it is until it is not.
+#[must_use = "the backend is unregistered when this is dropped"]
+pub struct Hooks<B: Backend> {
+    _ops: KBox<bindings::aperfmperf_ops>,
+    _backend: PhantomData<B>,
+}
+
+// SAFETY: The table is never written, and unregistered from any task.
+unsafe impl<B: Backend> Send for Hooks<B> {}
+
+// SAFETY: As for `Send`; a shared reference gives access to nothing.
+unsafe impl<B: Backend> Sync for Hooks<B> {}
+
+impl<B: Backend> Hooks<B> {
+    /// Registers the backend. Each vCPU then pins `module`, so that it outlives them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what aperfmperf_register() says.
+    pub fn register(_counters: Counters, module: &'static ThisModule) -> Result<Self> {
+        let ops = KBox::new(
+            bindings::aperfmperf_ops {
+                owner: module.as_ptr(),
+                host_read: Some(host_read::<B>),
+                host_write: Some(host_write::<B>),
+                host_restore: Some(host_restore::<B>),
+                vcpu_create: Some(vcpu::create::<B>),
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The table lives on the heap until it is unregistered in `drop`, and its
+        // functions keep the contracts that the header states.
+        to_result(unsafe { bindings::aperfmperf_register(&raw const *ops) })?;
+        // INVARIANT: Just registered.
+        Ok(Self {
+            _ops: ops,
+            _backend: PhantomData,
+        })
+    }
+}
+
+impl<B: Backend> Drop for Hooks<B> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the table is registered. Returns when nobody uses it.
+        unsafe { bindings::aperfmperf_unregister() };
+    }
+}
+
+/// # Safety
+///
+/// Called through the table only; so the counters have been probed.
+unsafe extern "C" fn host_read<B: Backend>(msr: u32) -> u64 {
+    // SAFETY: By the contract of this function.
+    unsafe { backend::host_read::<B>(Msr::from_index(msr)) }
+}
+
+/// # Safety
+///
+/// As for [`host_read`], and not from an NMI.
+unsafe extern "C" fn host_write<B: Backend>(msr: u32, value: u64) {
+    // SAFETY: By the contract of this function.
+    unsafe { on_this_cpu::<B, _>(|here| B::host_write(here, Msr::from_index(msr), value)) };
+}
+
+/// # Safety
+///
+/// As for [`host_write`].
+unsafe extern "C" fn host_restore<B: Backend>() {
+    // SAFETY: By the contract of this function.
+    unsafe { on_this_cpu::<B, _>(|here| here.restore()) };
+}
