@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guest APERF/MPERF without VM exits.
+//!
+//! - `switch/`: what is in the MSRs, and how it changes. Pure logic.
+//! - [`glue`]: that logic on the real counters.
+//! - here: the module's life.
+//!
+//! Everything unsafe is in the crate `aperfmperf_hal`, in `rust/`.
+
+#![forbid(unsafe_code)]
+
+mod glue;
+mod switch;
+
+use aperfmperf_hal::{
+    Counters,
+    Hooks,
+    Hotplug, //
+};
+use kernel::prelude::*;
+
+use glue::Machine;
+
+module! {
+    type: AperfMperf,
+    name: "kvm_aperfmperf",
+    authors: ["kvm-aperfmperf developers"],
+    description: "Guest APERF/MPERF without VM exits",
+    license: "GPL v2",
+}
+
+/// The loaded module.
+///
+/// Dropped in this order: the host values come back while readers still use the offsets, and only
+/// then do readers go back to RDMSR. No vCPU can come in between: a module that is being removed
+/// can no longer be pinned.
+struct AperfMperf {
+    _hotplug: Hotplug<Machine>,
+    _hooks: Hooks<Machine>,
+    _farewell: Farewell,
+}
+
+impl kernel::Module for AperfMperf {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        let counters = Counters::probe().map_err(|missing| {
+            pr_err!(
+                "the CPU lacks {}: not supported here (under a hypervisor, let it pass through)\n",
+                missing.0
+            );
+            ENODEV
+        })?;
+        let hotplug = Hotplug::install(counters)?;
+        let hooks = Hooks::register(counters, module)
+            .inspect_err(|_| pr_err!("another module has taken the counters\n"))?;
+        pr_info!("loaded; guest reads are {}\n", glue::how_served());
+        Ok(Self {
+            _hotplug: hotplug,
+            _hooks: hooks,
+            _farewell: Farewell,
+        })
+    }
+}
+
+/// Says goodbye when everything else is gone.
+struct Farewell;
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        pr_info!("unloaded; all CPUs have their host values\n");
+    }
+}
