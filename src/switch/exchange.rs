@@ -85,12 +85,12 @@ impl Cpu {
         shortest != 0 && took > shortest.saturating_mul(factor)
     }
 
-    /// Writes `target(sample, host pair at that sample)` to the MSRs, and accounts the ticks lost
-    /// in the offset. Returns a sample taken after the writes.
+    /// Writes `target(TSC, host pair at that TSC)` to the MSRs, and accounts the ticks lost in the
+    /// offset. Returns a sample taken after the writes.
     pub(super) fn exchange(
         &self,
         hw: &impl Hardware,
-        target: impl Fn(Sample, Pair) -> Pair,
+        target: impl Fn(u64, Pair) -> Pair,
     ) -> Sample {
         let mut attempt = 1;
         loop {
@@ -105,7 +105,7 @@ impl Cpu {
             self.host_tsc.store(before.tsc, Relaxed);
             self.busy.store(true, Release);
 
-            let new = target(before, host);
+            let new = target(before.tsc, host);
             hw.write(Counter::Aperf, new.aperf);
             hw.write(Counter::Mperf, new.mperf);
 

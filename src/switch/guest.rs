@@ -39,7 +39,9 @@ impl Cpu {
 
     /// The vCPU entered or left C0.
     pub(crate) fn set_c0(&self, hw: &impl Hardware, vcpu: &mut Vcpu, c0: bool) {
-        self.change(hw, vcpu, |vcpu| vcpu.c0 = c0);
+        if vcpu.c0 != c0 {
+            self.change(hw, vcpu, |vcpu| vcpu.c0 = c0);
+        }
     }
 
     /// Sets the guest value of `counter`.
@@ -63,7 +65,9 @@ impl Cpu {
         intercept: bool,
     ) {
         let ratio = TscRatio::new(multiplier, fraction_bits);
-        self.change(hw, vcpu, |vcpu| vcpu.set_ratio(ratio, intercept));
+        if (vcpu.ratio, vcpu.asked) != (ratio, intercept) {
+            self.change(hw, vcpu, |vcpu| vcpu.set_ratio(ratio, intercept));
+        }
     }
 
     /// The guest value of `counter`, as an RDMSR in the guest would return it now.
@@ -87,7 +91,6 @@ impl Cpu {
                 Mode::Passthrough => self.enter(hw, vcpu),
                 Mode::Intercepted => {
                     let sample = self.sample(hw);
-                    vcpu.accrue(sample.tsc, 0);
                     let from = self.unwritten(sample.pair).aperf;
                     vcpu.place = Place::Metered { from };
                 }
@@ -101,7 +104,6 @@ impl Cpu {
         match vcpu.place {
             Place::Msrs { lag } if self.state() == State::Live => {
                 let sample = self.sample(hw);
-                self.rate.learn(self.unwritten(sample.pair));
                 vcpu.pair = sample.pair;
                 vcpu.since = sample.tsc.wrapping_sub(lag);
                 self.set_state(State::Stale);
@@ -126,9 +128,9 @@ impl Cpu {
 
     /// **guest-isolation**: puts the vCPU's pair into the MSRs.
     fn enter(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
-        let after = self.exchange(hw, |before, _| Pair {
+        let after = self.exchange(hw, |tsc, _| Pair {
             aperf: vcpu.pair.aperf,
-            mperf: vcpu.mperf_at(before.tsc),
+            mperf: vcpu.mperf_at(tsc),
         });
         let lag = vcpu.mperf_at(after.tsc).wrapping_sub(after.pair.mperf);
         vcpu.place = Place::Msrs { lag };

@@ -70,6 +70,16 @@ impl<'a> Simulator<'a> {
         self.tsc.set(self.tsc.get().wrapping_add(ticks));
     }
 
+    /// The frequency changes to `ratio` APERF ticks per 1024 MPERF ticks.
+    pub(super) fn set_ratio(&self, ratio: u64) {
+        self.ratio.set(ratio);
+    }
+
+    /// The task moves to a CPU whose TSC is `ticks` behind.
+    pub(super) fn tsc_behind(&self, ticks: u64) {
+        self.tsc.set(self.tsc.get().wrapping_sub(ticks));
+    }
+
     /// The counters that nobody writes.
     pub(super) fn truth(&self) -> Pair {
         Pair {

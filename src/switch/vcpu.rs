@@ -42,7 +42,7 @@ pub(crate) struct Vcpu {
     /// The fraction of a guest tick that scaling has left over.
     carry: u64,
     /// KVM asked for interception.
-    asked: bool,
+    pub(super) asked: bool,
     /// Passing through would be wrong on some CPU of this host.
     forced: bool,
 }
@@ -110,9 +110,6 @@ impl Vcpu {
 
     pub(super) fn set(&mut self, counter: Counter, value: u64) {
         self.pair = self.pair.with(counter, value);
-        if counter == Counter::Mperf {
-            self.carry = 0;
-        }
         self.choose_mode();
     }
 
