@@ -15,4 +15,4 @@ pub mod module;
 pub mod oracle;
 pub mod pair;
 
-pub use pair::Pair;
+pub use pair::{ONE_SWITCH, Pair};

@@ -10,6 +10,15 @@ pub const MSR_IA32_MPERF: u32 = 0xe7;
 /// IA32_APERF: ticks at the rate at which the CPU really runs in C0.
 pub const MSR_IA32_APERF: u32 = 0xe8;
 
+/// What a switch may leave unaccounted until the next one, in ticks.
+///
+/// A counter runs on between the last look at it and the WRMSR that takes
+/// effect. How long that took is known only afterwards, and mending it would
+/// take another WRMSR; so the last one's ticks stay. There are fewer than this
+/// many instructions in between, and they never add up: the next switch mends
+/// them.
+pub const ONE_SWITCH: u64 = 128;
+
 /// Values of both counters, or what both advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {

@@ -4,8 +4,8 @@
 
 /// Machine code of a guest, as a function that returns its bytes.
 ///
-/// The code runs at CPL 0 in 64-bit mode, is position-independent, and has a
-/// small stack. RDI holds the argument of
+/// The code runs at CPL 0 in 64-bit mode with interrupts enabled, is
+/// position-independent, and has a small stack. RDI holds the argument of
 /// [`Vcpu::set_argument`](crate::guest::Vcpu::set_argument), all other
 /// general-purpose registers start at zero. R15 counts the #GPs, each of which
 /// skips a two-byte instruction: RDMSR and WRMSR are such. Beside

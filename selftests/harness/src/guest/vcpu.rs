@@ -19,6 +19,9 @@ const EXIT_PORT: u16 = 0xf0;
 /// A vCPU that stops at each `exit` of its code.
 pub struct Vcpu(VcpuFd);
 
+const RFLAGS_FIXED: u64 = 1 << 1;
+const RFLAGS_IF: u64 = 1 << 9;
+
 impl Vcpu {
     pub(super) fn create(vm: &VmFd, id: u8, cpuid: &CpuId, irqchip: bool) -> Result<Self> {
         let vcpu = Vcpu(vm.create_vcpu(id.into()).context("KVM_CREATE_VCPU")?);
@@ -28,7 +31,7 @@ impl Vcpu {
             .set_regs(&kvm_regs {
                 rip: memory::CODE,
                 rsp: memory::stack_top(id),
-                rflags: 1 << 1,
+                rflags: RFLAGS_IF | RFLAGS_FIXED,
                 ..Default::default()
             })
             .context("KVM_SET_REGS")?;

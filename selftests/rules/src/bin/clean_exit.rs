@@ -3,8 +3,7 @@
 //! Rule clean-exit: the module cannot be unloaded while a VM uses it, and
 //! leaves the host pair in the MSRs of every CPU.
 //!
-//! Bound: 16 ticks between the MSRs and the true counters, as in
-//! user_isolation.
+//! Bound: one switch between the MSRs and the true counters.
 
 use std::io;
 use std::process::ExitCode;
@@ -15,9 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use harness::guest::Guest;
 use harness::module::{self, Module};
-use harness::{cpu, guest_code, ktap, note, oracle};
-
-const BOUND: u64 = 16;
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
 guest_code! {
     write_and_exit:
@@ -43,7 +40,7 @@ fn expect_host_pair() -> Result<()> {
         let error = truth.hardware.distance(truth.host);
         note!("CPU {cpu}: error {error} ticks");
         ensure!(
-            error <= BOUND,
+            error <= ONE_SWITCH,
             "CPU {cpu} holds {}, not {}",
             truth.hardware,
             truth.host

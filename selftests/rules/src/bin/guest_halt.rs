@@ -27,6 +27,7 @@ guest_code! {
     /// APIC timer as the lower half says. TSC and pair before are in R10, R8
     /// and R9, and after in R13, R11 and R12.
     halt_often:
+        "cli"
         "mov r14, 0x1ff"
         "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
         "mov r14, 0x20"
@@ -134,8 +135,8 @@ fn mp_state() -> Result<()> {
 
 fn main() -> ExitCode {
     ktap::run(&[
-        ("one long HLT", || halts(1, 5_000)),
-        ("many short HLTs", || halts(50, 100)),
+        ("one long HLT", || halts(1, 10_000)),
+        ("many short HLTs", || halts(20, 500)),
         ("KVM_SET_MP_STATE", mp_state),
     ])
 }

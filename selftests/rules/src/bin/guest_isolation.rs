@@ -24,6 +24,7 @@ guest_code! {
     /// Sets both counters to RDI. Then 300 times: reads, compares with the
     /// last values in R10 and R11, counts strange ones in R12, halts 20 us.
     read_and_halt:
+        "cli"
         "mov r14, 0x1ff"
         "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
         "mov r14, 0x20"
