@@ -13,6 +13,7 @@ use core::sync::atomic::{
 };
 
 use super::{
+    exchange::Incoming,
     hardware::{
         Counter,
         Hardware,
@@ -45,8 +46,8 @@ pub(crate) enum State {
 /// - While `busy` is false: hardware pair + `offset` = host pair.
 /// - While `busy` is true: `host` was the host pair when the TSC was `host_tsc`, and the CPU has
 ///   been in C0 since.
-/// - In [`State::Host`], `offset` is what the last restore could not foresee: the ticks of the
-///   one window in which it wrote the MSRs. It is replaced, not added to, by the next one.
+/// - In [`State::Host`], `offset` is the few ticks by which the last restore did not foresee when
+///   its writes would take effect. The next one replaces it, and does not add to it.
 pub(crate) struct Cpu {
     pub(super) state: AtomicU8,
     pub(super) busy: AtomicBool,
@@ -59,6 +60,8 @@ pub(crate) struct Cpu {
     pub(super) rate: Rate,
     /// TSC ticks that the shortest sample took; zero if not calibrated.
     pub(super) shortest: AtomicU64,
+    /// TSC ticks from the read of the TSC before a write to the write's effect.
+    pub(super) lead: AtomicU64,
 }
 
 impl Cpu {
@@ -73,6 +76,7 @@ impl Cpu {
             moved: SharedPair::new(),
             rate: Rate::new(),
             shortest: AtomicU64::new(0),
+            lead: AtomicU64::new(0),
         }
     }
 
@@ -136,13 +140,16 @@ impl Cpu {
 
     /// Puts the host pair back: before anything that reads raw values.
     ///
-    /// **user-isolation**: afterwards the MSRs hold the host pair but for the few ticks that
-    /// their writing took, and those do not add up over restores.
+    /// **user-isolation**: afterwards the MSRs hold the host pair, but for the few ticks by which
+    /// the time of their writing was not foreseen. Those do not add up over restores.
     pub(crate) fn restore(&self, hw: &impl Hardware) {
         if self.state() == State::Host {
             return;
         }
-        self.exchange(hw, |_, host| host);
+        self.exchange(hw, |_, host| Incoming {
+            pair: host,
+            aperf_advances: true,
+        });
         self.set_state(State::Host);
     }
 

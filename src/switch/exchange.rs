@@ -10,6 +10,10 @@
 //! matter, and the delay between the TSC's read and the counters' is the same in both samples and
 //! cancels out.
 //!
+//! What is written is what will be right when the write takes effect, as far as that can be
+//! foreseen: the TSC is read once more, and the rest of the delay is measured when the CPU comes
+//! online.
+//!
 //! An NMI or SMI inside a sample breaks that last assumption, and one beside the write leaves the
 //! new value late. Both are seen as a long time between two reads of the TSC, and the step is
 //! done again, a bounded number of times. Each repetition is a complete exchange: nothing adds up.
@@ -41,6 +45,9 @@ const SLOW_EXCHANGE: u64 = 32;
 /// TSC ticks over which [`Cpu::calibrate`] compares MPERF with the TSC.
 const CALIBRATION: u64 = 1 << 16;
 
+/// How many writes it measures.
+const CALIBRATION_WRITES: usize = 8;
+
 /// The hardware pair together with the TSC.
 #[derive(Clone, Copy)]
 pub(super) struct Sample {
@@ -48,6 +55,15 @@ pub(super) struct Sample {
     /// The TSC just before the pair was read.
     pub(super) tsc: u64,
     took: u64,
+}
+
+/// What is to be in the MSRs.
+pub(super) struct Incoming {
+    /// The pair as it is right at the TSC of the sample before the writes. MPERF goes on from
+    /// there with the TSC.
+    pub(super) pair: Pair,
+    /// APERF goes on as well: it is not just now coming back to a CPU.
+    pub(super) aperf_advances: bool,
 }
 
 fn sample_once(hw: &impl Hardware) -> Sample {
@@ -85,12 +101,12 @@ impl Cpu {
         shortest != 0 && took > shortest.saturating_mul(factor)
     }
 
-    /// Writes `target(TSC, host pair at that TSC)` to the MSRs, and accounts the ticks lost in the
-    /// offset. Returns a sample taken after the writes.
+    /// Writes `incoming(TSC, host pair at that TSC)` to the MSRs, and accounts the ticks lost in
+    /// the offset. Returns a sample taken after the writes.
     pub(super) fn exchange(
         &self,
         hw: &impl Hardware,
-        target: impl Fn(u64, Pair) -> Pair,
+        incoming: impl Fn(u64, Pair) -> Incoming,
     ) -> Sample {
         let mut attempt = 1;
         loop {
@@ -105,9 +121,7 @@ impl Cpu {
             self.host_tsc.store(before.tsc, Relaxed);
             self.busy.store(true, Release);
 
-            let new = target(before.tsc, host);
-            hw.write(Counter::Aperf, new.aperf);
-            hw.write(Counter::Mperf, new.mperf);
+            self.write(hw, incoming(before.tsc, host), before.tsc);
 
             let after = self.sample(hw);
             let elapsed = after.tsc.wrapping_sub(before.tsc);
@@ -122,10 +136,28 @@ impl Cpu {
         }
     }
 
+    // One copy of the code, as for the sample: its delays are measured once.
+    #[inline(never)]
+    fn write(&self, hw: &impl Hardware, incoming: Incoming, since: u64) {
+        let elapsed = hw
+            .tsc()
+            .wrapping_sub(since)
+            .wrapping_add(self.lead.load(Relaxed));
+        let gone = self.rate.extrapolate(elapsed);
+        let aperf = if incoming.aperf_advances {
+            gone.aperf
+        } else {
+            0
+        };
+        let new = incoming.pair.plus(Pair { aperf, ..gone });
+        hw.write(Counter::Mperf, new.mperf);
+        hw.write(Counter::Aperf, new.aperf);
+    }
+
     /// Measures this CPU. Returns whether MPERF ticks with the TSC, which everything here relies
     /// on when it writes the MSRs.
     ///
-    /// Takes 2^16 TSC ticks. The CPU must stay in C0, with IRQs disabled.
+    /// Takes 2^16 TSC ticks. The MSRs must hold the host pair.
     pub(crate) fn calibrate(&self, hw: &impl Hardware) -> bool {
         let first = self.sample(hw);
         self.rate.start(self.unwritten(first.pair));
@@ -144,7 +176,27 @@ impl Cpu {
             let slack = (elapsed >> 8)
                 .saturating_add(first.took)
                 .saturating_add(last.took);
-            return ticked.abs_diff(elapsed) <= slack;
+            let steady = ticked.abs_diff(elapsed) <= slack;
+            if steady {
+                self.measure_lead(hw);
+            }
+            return steady;
         }
+    }
+
+    /// Measures how late a write is that does not foresee its own delay. The shortest of a few.
+    fn measure_lead(&self, hw: &impl Hardware) {
+        let host = |_, pair| Incoming {
+            pair,
+            aperf_advances: true,
+        };
+        let mut shortest = i64::MAX;
+        self.lead.store(0, Relaxed);
+        for _ in 0..CALIBRATION_WRITES {
+            self.exchange(hw, host);
+            shortest = shortest.min(self.offset.load().mperf as i64);
+        }
+        self.lead.store(shortest as u64, Relaxed);
+        self.exchange(hw, host);
     }
 }

@@ -10,11 +10,13 @@ use super::{
         Cpu,
         State, //
     },
-    exchange::Sample,
+    exchange::{
+        Incoming,
+        Sample, //
+    },
     hardware::{
         Counter,
-        Hardware,
-        Pair, //
+        Hardware, //
     },
     mode::{
         Mode,
@@ -106,6 +108,7 @@ impl Cpu {
                 let sample = self.sample(hw);
                 vcpu.pair = sample.pair;
                 vcpu.since = sample.tsc.wrapping_sub(lag);
+                vcpu.accrue(sample.tsc, 0);
                 self.set_state(State::Stale);
             }
             // The host pair was restored under a running vCPU, as before a reboot: what is in the
@@ -128,9 +131,9 @@ impl Cpu {
 
     /// **guest-isolation**: puts the vCPU's pair into the MSRs.
     fn enter(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
-        let after = self.exchange(hw, |tsc, _| Pair {
-            aperf: vcpu.pair.aperf,
-            mperf: vcpu.mperf_at(tsc),
+        let after = self.exchange(hw, |tsc, _| Incoming {
+            pair: vcpu.pair.with(Counter::Mperf, vcpu.mperf_at(tsc)),
+            aperf_advances: false,
         });
         let lag = vcpu.mperf_at(after.tsc).wrapping_sub(after.pair.mperf);
         vcpu.place = Place::Msrs { lag };

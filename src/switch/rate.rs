@@ -17,8 +17,8 @@ use super::hardware::{
     SharedPair, //
 };
 
-/// MPERF ticks that a measurement spans at least: its quantisation is then below 2^-14.
-const SPAN: u64 = 1 << 14;
+/// MPERF ticks that a measurement spans at least: its quantisation is then below 2^-12.
+const SPAN: u64 = 1 << 12;
 
 /// APERF ticks per MPERF tick, 32.32 fixed point.
 const ONE: u64 = 1 << 32;

@@ -18,8 +18,8 @@ use super::{
 pub(super) enum Place {
     /// Nowhere: only MPERF goes on, with the TSC, in C0.
     Away,
-    /// In this CPU's MSRs. MPERF there is behind by `lag` ticks, those that passed before the
-    /// write took effect. They are made good at the checkpoint.
+    /// In this CPU's MSRs. MPERF there is behind by `lag` ticks, as far as the time of its write
+    /// was not foreseen. They are made good at the checkpoint.
     Msrs { lag: u64 },
     /// Metered: APERF advances with the host's, which was `from`, less all writes.
     Metered { from: u64 },
@@ -76,7 +76,8 @@ impl Vcpu {
     /// Brings `pair` to TSC `now`, and APERF forward by `aperf` ticks.
     pub(super) fn accrue(&mut self, now: u64, aperf: u64) {
         let elapsed = now.wrapping_sub(self.since);
-        // Another CPU's TSC may be behind by a few ticks.
+        // Another CPU's TSC may be behind by a few ticks, or the last write have foreseen a few
+        // too many. MPERF then waits for the TSC.
         let forward = elapsed >> 63 == 0;
         let mperf = if self.c0 && forward {
             self.ratio.scale(elapsed, &mut self.carry)
