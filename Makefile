@@ -12,23 +12,27 @@ scripts := $(CURDIR)/scripts
 # The module alone, for any suitable kernel build tree.
 KDIR ?= $(or $(wildcard $(build)/kernel),/lib/modules/$(shell uname -r)/build)
 RUSTC ?= rustc
-module := $(build)/module/kvm_aperfmperf.ko
+BINDGEN ?= $(or $(wildcard $(build)/bindgen/bin/bindgen),bindgen)
 
 # Kbuild takes the compiler family from LLVM=: the one that built the kernel.
+# bindgen shall parse headers with the same.
 clang := $(shell sed -n 's/^CONFIG_CLANG_VERSION=\([1-9][0-9]*\)[0-9]\{4\}$$/\1/p' $(KDIR)/.config 2>/dev/null)
 llvm := $(if $(clang),LLVM=$(if $(shell command -v clang-$(clang)),-$(clang),1))
-kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(llvm) RUSTC=$(RUSTC)
+libclang := $(wildcard /usr/lib/llvm-$(clang)/lib)
+kbuild = $(if $(libclang),LIBCLANG_PATH=$(libclang)) \
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $(llvm) RUSTC=$(RUSTC) BINDGEN=$(BINDGEN)
+preflight := $(scripts)/preflight.sh $(KDIR) $(RUSTC) $(BINDGEN)
 
 .PHONY: modules
 modules:
-	@$(scripts)/preflight.sh $(KDIR) $(RUSTC)
+	@$(preflight)
 	@mkdir -p $(build)/module
 	$(kbuild) MO=$(build)/module modules
 
 # Warnings are errors here, and only here: a new compiler may have new ones.
 .PHONY: clippy
 clippy:
-	@$(scripts)/preflight.sh $(KDIR) $(RUSTC)
+	@$(preflight)
 	@mkdir -p $(build)/clippy
 	$(kbuild) MO=$(build)/clippy CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 

@@ -7,24 +7,13 @@ set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
 . "$(dirname "$0")/lib/cache.sh"
+. "$(dirname "$0")/lib/patch.sh"
 . "$(dirname "$0")/lib/toolchain.sh"
 
 FRAGMENT=$ROOT/scripts/kernel.config
 TARBALL=$BUILD/linux.tar
 shopt -s nullglob
 PATCHES=("$ROOT"/patches/linux/*.patch)
-
-# The tree is inside the user's home, which may be a git repository: without
-# the ceiling git would skip every patch in silence.
-apply_series() {
-	local patch
-
-	for patch in "${PATCHES[@]}"; do
-		echo "applying ${patch#"$ROOT"/}"
-		GIT_CEILING_DIRECTORIES=$(dirname "$1") git -C "$1" apply "$patch" ||
-			{ echo "error: ${patch#"$ROOT"/} does not apply to $(readlink "$TARBALL")"; return 1; }
-	done
-}
 
 # Kconfig drops what has an unmet dependency without a word.
 verify_config() {
@@ -51,19 +40,25 @@ compile() {
 }
 
 # Building modules and kselftests takes headers, rmeta, scripts and tools; the
-# rest of the source and the objects are four fifths of the tree.
+# rest of the source and the objects are four fifths of the tree. Some of the
+# tools' headers are links to headers of drivers.
 prune() {
-	(cd "$1" && rm -rf Documentation block certs crypto drivers fs init io_uring ipc \
-		mm net samples security sound)
-	find "$1" \( -path "$1/scripts" -o -path "$1/tools" -o -path "$1/rust" \) -prune -o \
+	local link
+
+	cd "$1"
+	find tools -lname '*/drivers/*' -xtype f | while read -r link; do
+		cp --remove-destination "$(readlink -f "$link")" "$link"
+	done
+	rm -rf Documentation block certs crypto drivers fs init io_uring ipc mm net samples security sound
+	find arch -mindepth 1 -maxdepth 1 -type d ! -name x86 -exec rm -rf {} +
+	find . \( -path ./scripts -o -path ./tools -o -path ./rust \) -prune -o \
 		\( -name '*.o' -o -name '*.a' -o -name '.*.cmd' -o -name '.tmp_vmlinux*' \) -exec rm -f {} +
-	find "$1/arch" -mindepth 1 -maxdepth 1 -type d ! -name x86 -exec rm -rf {} +
 }
 
 build() {
 	step kernel-unpack "unpack $(basename "$(readlink "$TARBALL")")" \
 		tar -C "$1" -xf "$TARBALL" --strip-components=1
-	step kernel-patch "apply ${#PATCHES[@]} patches" apply_series "$1"
+	step kernel-patch "apply ${#PATCHES[@]} patches" apply_series "$1" "${PATCHES[@]}"
 	step kernel-config "configure Linux" configure "$1"
 	step kernel "compile Linux" compile "$1"
 	step kernel-prune "prune the kernel tree" prune "$1"

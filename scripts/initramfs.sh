@@ -15,13 +15,11 @@ OUT=$BUILD/initramfs
 
 # $1: directory. Busybox under the names that scripts use.
 add_busybox() {
-	mkdir -p "$1"/{bin,dev,proc,sys,tmp,usr}
+	mkdir -p "$1"/{bin,dev,proc,sys,tmp}
 	cp /bin/busybox "$1/bin/busybox"
 	/bin/busybox --list | grep -vx busybox | while read -r applet; do
 		ln -s busybox "$1/bin/$applet"
 	done
-	ln -s bin "$1/sbin"
-	ln -s ../bin "$1/usr/bin"
 }
 
 # $1: directory, $2: cpio.zst. No times, no inode numbers, one order.
@@ -41,10 +39,16 @@ mkdir -p "$OUT"
 
 add_busybox "$OUT/host"
 install -m 755 "$ROOT/scripts/initramfs/init" "$OUT/host/init"
+install -D -m 755 "$ROOT/scripts/initramfs/timeout" "$OUT/host/usr/bin/timeout"
 mkdir -p "$OUT/host/lib/modules" "$OUT/host/guest"
-cp "$KERNEL"/arch/x86/kvm/kvm{,-intel,-amd}.ko "$MODULE" "$OUT/host/lib/modules"
+cp "$KERNEL"/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$MODULE" "$OUT/host/lib/modules"
 make -C "$ROOT/selftests" KSRC="$KERNEL" INSTALL_PATH="$OUT/host/kselftest" install
 cp -rL "$BUILD/upstream" "$OUT/host/kselftest/upstream"
 (cd "$BUILD/upstream" && printf 'upstream:%s\n' *) >>"$OUT/host/kselftest/kselftest-list.txt"
+
+add_busybox "$OUT/guest"
+install -m 755 "$ROOT/selftests/guest/init" "$OUT/guest/init"
+pack "$OUT/guest" "$OUT/host/guest/initramfs.cpio.zst"
 cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
+
 pack "$OUT/host" "$OUT/host.cpio.zst"

@@ -1,15 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: preflight.sh KDIR [RUSTC]
+# Usage: preflight.sh KDIR RUSTC BINDGEN
 #
 # Say what keeps the module from being built against a kernel build tree, and
 # the remedy. Distributions differ in what they ship, and Kbuild's own messages
 # for the same faults come late and name neither cause nor cure.
 set -euo pipefail
 
-KDIR=$1
-RUSTC=${2:-rustc}
+KDIR=$1 RUSTC=$2 BINDGEN=$3
 NEEDED=7.3
 BUILD_ONE="or build one with 'make kernel'"
 
@@ -46,6 +45,9 @@ here=$("$RUSTC" --version)
 [[ $here == "$(config CONFIG_RUSTC_VERSION_TEXT)" ]] ||
 	refuse "the kernel was built with $(config CONFIG_RUSTC_VERSION_TEXT), but $(command -v "$RUSTC") is $here" \
 		"name the kernel's compiler with RUSTC=, or build the kernel with this one"
+
+command -v "$BINDGEN" >/dev/null ||
+	refuse "there is no $BINDGEN here" "install bindgen-cli, or name it with BINDGEN="
 
 [[ -e $KDIR/rust/libkernel.rmeta ]] ||
 	refuse "it has no rust/libkernel.rmeta: distribution headers do not carry the Rust crates" \
