@@ -20,7 +20,7 @@ use super::{
         Pair,
         SharedPair, //
     },
-    rate::Rate, //
+    rate::AperfRate, //
 };
 
 /// What the MSRs of a CPU hold.
@@ -57,7 +57,7 @@ pub(crate) struct Cpu {
     /// The sum of all host writes: host pair - `moved` is what the counters would read had
     /// nobody ever written them.
     pub(super) moved: SharedPair,
-    pub(super) rate: Rate,
+    pub(super) rate: AperfRate,
     /// TSC ticks that the shortest sample took; zero if not calibrated.
     pub(super) shortest: AtomicU64,
     /// TSC ticks from the read of the TSC before a write to the write's effect.
@@ -74,7 +74,7 @@ impl Cpu {
             host: SharedPair::new(),
             host_tsc: AtomicU64::new(0),
             moved: SharedPair::new(),
-            rate: Rate::new(),
+            rate: AperfRate::new(),
             shortest: AtomicU64::new(0),
             lead: AtomicU64::new(0),
         }

@@ -29,7 +29,8 @@ use super::{
         Counter,
         Hardware,
         Pair, //
-    }, //
+    },
+    rate::Rate, //
 };
 
 /// How often an interrupted sample or exchange is tried.
@@ -121,7 +122,14 @@ impl Cpu {
             self.host_tsc.store(before.tsc, Relaxed);
             self.busy.store(true, Release);
 
-            self.write(hw, incoming(before.tsc, host), before.tsc);
+            let new = incoming(before.tsc, host);
+            let rate = if new.aperf_advances {
+                self.rate.get()
+            } else {
+                Rate::ZERO
+            };
+            self.write(hw, Counter::Aperf, new.pair.aperf, before.tsc, rate);
+            self.write(hw, Counter::Mperf, new.pair.mperf, before.tsc, Rate::ONE);
 
             let after = self.sample(hw);
             let elapsed = after.tsc.wrapping_sub(before.tsc);
@@ -136,22 +144,16 @@ impl Cpu {
         }
     }
 
-    // One copy of the code, as for the sample: its delays are measured once.
+    /// Writes to `counter` what it will hold when the write takes effect: it held `value` at TSC
+    /// `since`, and has gone on at `rate` from there.
+    // One copy of the code, as for the sample: its delay is measured once, for both counters.
     #[inline(never)]
-    fn write(&self, hw: &impl Hardware, incoming: Incoming, since: u64) {
+    fn write(&self, hw: &impl Hardware, counter: Counter, value: u64, since: u64, rate: Rate) {
         let elapsed = hw
             .tsc()
             .wrapping_sub(since)
             .wrapping_add(self.lead.load(Relaxed));
-        let gone = self.rate.extrapolate(elapsed);
-        let aperf = if incoming.aperf_advances {
-            gone.aperf
-        } else {
-            0
-        };
-        let new = incoming.pair.plus(Pair { aperf, ..gone });
-        hw.write(Counter::Mperf, new.mperf);
-        hw.write(Counter::Aperf, new.aperf);
+        hw.write(counter, value.wrapping_add(rate.ticks(elapsed)));
     }
 
     /// Measures this CPU. Returns whether MPERF ticks with the TSC, which everything here relies

@@ -20,25 +20,52 @@ use super::hardware::{
 /// MPERF ticks that a measurement spans at least: its quantisation is then below 2^-12.
 const SPAN: u64 = 1 << 12;
 
-/// APERF ticks per MPERF tick, 32.32 fixed point.
-const ONE: u64 = 1 << 32;
+/// Counter ticks per TSC tick in C0, 32.32 fixed point.
+#[derive(Clone, Copy)]
+pub(super) struct Rate(u64);
 
-/// The rate of one CPU.
-pub(super) struct Rate {
+impl Rate {
+    /// A counter that stands still.
+    pub(super) const ZERO: Self = Self(0);
+
+    /// MPERF, and APERF at the base frequency.
+    pub(super) const ONE: Self = Self(1 << 32);
+
+    /// The counter's advance in `elapsed` TSC ticks.
+    pub(super) fn ticks(self, elapsed: u64) -> u64 {
+        self.ticks_from(0, elapsed).0
+    }
+
+    /// The same with the fraction of a tick that is left over from last time, and the next one.
+    fn ticks_from(self, carry: u64, elapsed: u64) -> (u64, u64) {
+        let ticks = u128::from(elapsed)
+            .wrapping_mul(u128::from(self.0))
+            .wrapping_add(u128::from(carry));
+        ((ticks >> 32) as u64, ticks as u64 & (Self::ONE.0 - 1))
+    }
+}
+
+/// The rate of one CPU's APERF.
+pub(super) struct AperfRate {
     rate: AtomicU64,
     reference: SharedPair,
-    /// The fraction of an APERF tick that [`Rate::advance`] has rounded off, so that rounding
-    /// does not accumulate over the switches.
+    /// The fraction of a tick that [`AperfRate::advance`] has rounded off, so that rounding does
+    /// not accumulate over the switches.
     carry: AtomicU64,
 }
 
-impl Rate {
+impl AperfRate {
     pub(super) const fn new() -> Self {
         Self {
-            rate: AtomicU64::new(ONE),
+            rate: AtomicU64::new(Rate::ONE.0),
             reference: SharedPair::new(),
             carry: AtomicU64::new(0),
         }
+    }
+
+    /// The rate as it was last seen.
+    pub(super) fn get(&self) -> Rate {
+        Rate(self.rate.load(Relaxed))
     }
 
     /// Measures from `now` on.
@@ -65,24 +92,19 @@ impl Rate {
 
     /// Both counters' advance in `elapsed` TSC ticks of C0, for a reader that changes nothing.
     pub(super) fn extrapolate(&self, elapsed: u64) -> Pair {
-        self.advance_from(0, elapsed).0
+        Pair {
+            aperf: self.get().ticks(elapsed),
+            mperf: elapsed,
+        }
     }
 
     /// Both counters' advance in `elapsed` TSC ticks of C0, exact on average over many calls.
     pub(super) fn advance(&self, elapsed: u64) -> Pair {
-        let (pair, carry) = self.advance_from(self.carry.load(Relaxed), elapsed);
+        let (aperf, carry) = self.get().ticks_from(self.carry.load(Relaxed), elapsed);
         self.carry.store(carry, Relaxed);
-        pair
-    }
-
-    fn advance_from(&self, carry: u64, elapsed: u64) -> (Pair, u64) {
-        let aperf = u128::from(elapsed)
-            .wrapping_mul(u128::from(self.rate.load(Relaxed)))
-            .wrapping_add(u128::from(carry));
-        let pair = Pair {
-            aperf: (aperf >> 32) as u64,
+        Pair {
+            aperf,
             mperf: elapsed,
-        };
-        (pair, aperf as u64 & (ONE - 1))
+        }
     }
 }
