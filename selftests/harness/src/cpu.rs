@@ -31,6 +31,24 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
+/// Binds the calling thread to `cpu` and lets no ordinary task preempt it, so
+/// that a vCPU has the CPU to itself but for interrupts.
+///
+/// # Errors
+///
+/// Those of [`pin`], and `EPERM` without root's privileges.
+pub fn pin_alone(cpu: usize) -> io::Result<()> {
+    pin(cpu)?;
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: The call only reads `param`.
+    let ret = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Number of CPUs online.
 pub fn online() -> usize {
     // SAFETY: sysconf() has no memory effects.

@@ -14,10 +14,11 @@ pub const MSR_IA32_APERF: u32 = 0xe8;
 ///
 /// A counter runs on between the last look at it and the WRMSR that takes
 /// effect. How long that took is known only afterwards, and mending it would
-/// take another WRMSR; so the last one's ticks stay. There are fewer than this
-/// many instructions in between, and they never add up: the next switch mends
-/// them.
-pub const ONE_SWITCH: u64 = 128;
+/// take another WRMSR; so the last one's ticks stay. They never add up: the
+/// next switch mends them. There are fewer than 200 instructions in between,
+/// and where several CPUs are emulated by turns, an instruction takes up to 5
+/// ticks.
+pub const ONE_SWITCH: u64 = 1000;
 
 /// Values of both counters, or what both advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

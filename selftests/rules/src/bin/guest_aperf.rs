@@ -4,8 +4,8 @@
 //! is live, so that APERF/MPERF is the frequency at which the CPU really runs.
 //!
 //! The guest changes that frequency itself, through the oracle, and measures
-//! over 400,000 ticks. Interrupts for the host within that time are time of a
-//! live vCPU. Bound: one switch, should the scheduler find other work.
+//! over 400,000 instructions. No other task preempts it, and interrupts for the
+//! host are time of a live vCPU. Bound: one switch.
 
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ guest_code! {
 
 fn follows(ratio: u64) -> Result<()> {
     oracle::require()?;
-    cpu::pin(0)?;
+    cpu::pin_alone(0)?;
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(THIS_CPU, RATIO_ONE);
 

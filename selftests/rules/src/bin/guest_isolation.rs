@@ -17,12 +17,12 @@ use harness::guest::Guest;
 use harness::module::Module;
 use harness::{cpu, guest_code, ktap, note, oracle};
 
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 200;
 const BASES: [u64; 2] = [1 << 48, 1 << 50];
 
 guest_code! {
-    /// Sets both counters to RDI. Then 300 times: reads, compares with the
-    /// last values in R10 and R11, counts strange ones in R12, halts 20 us.
+    /// Sets both counters to RDI. Then 200 times: reads, compares with the
+    /// last values in R10 and R11, counts strange ones in R12, halts 200 us.
     read_and_halt:
         "cli"
         "mov r14, 0x1ff"
@@ -35,8 +35,8 @@ guest_code! {
         "wrmsr64 0xe7, rdi"
         "mov r10, rdi"
         "mov r11, rdi"
-        "mov r14, 20000"
-        "mov r13, 300"
+        "mov r14, 200000"
+        "mov r13, 200"
 
         "2:"
         "rdpair r8, r9"
@@ -54,7 +54,7 @@ guest_code! {
         "4:"
         "mov r10, r8"
         "mov r11, r9"
-        "burn 10000"
+        "burn 4000"
         "wrmsr64 0x838, r14"    // initial count
         "sti"
         "hlt"
