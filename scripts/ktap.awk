@@ -18,7 +18,7 @@ function strip(    depth) {
 
 function failure(what) {
 	failed++
-	print file ": " what
+	print file ": " test what
 }
 
 # Close the list of results at a depth, and forget it.
@@ -35,6 +35,7 @@ function close_file(    depth) {
 	for (depth in planned)
 		close_plan(depth)
 	split("", outcome)
+	test = ""
 	if (file != "" && !results)
 		failure("no results")
 }
@@ -47,6 +48,9 @@ FNR == 1 {
 }
 
 { depth = strip() }
+
+# Said by kselftest's runner, and by KUnit.
+sub(/^(selftests|Subtest): /, "") { test = $0 ": " }
 
 /^1\.\.[0-9]+/ {
 	close_plan(depth)
