@@ -3,6 +3,7 @@
 //! A guest of a few instructions.
 
 use anyhow::{Result, ensure};
+use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::host::Msrs;
 use harness::oracle::{self, ALL_CPUS, RATIO_ONE};
@@ -60,7 +61,7 @@ pub fn power_on() -> Result<()> {
 
 /// Runs one guest at all frequencies.
 pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
-    cpu::pin_alone(CPU)?;
+    let _alone = Alone::on(CPU)?;
     let msrs = Msrs::open(CPU)?;
     let guest = Guest::new(measure())?;
     let mut vcpu = guest.vcpu(0)?;

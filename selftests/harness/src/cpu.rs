@@ -31,17 +31,34 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
-/// Binds the calling thread to `cpu` and lets no ordinary task preempt it, so
-/// that a vCPU has the CPU to itself but for interrupts.
-///
-/// # Errors
-///
-/// Those of [`pin`], and `EPERM` without root's privileges.
-pub fn pin_alone(cpu: usize) -> io::Result<()> {
-    pin(cpu)?;
-    let param = libc::sched_param { sched_priority: 1 };
+/// No ordinary task preempts the calling thread until this is dropped, so that a
+/// vCPU has its CPU to itself but for interrupts.
+#[must_use]
+pub struct Alone;
+
+impl Alone {
+    /// Binds the calling thread to `cpu`, and makes it a real-time one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`pin`], and `EPERM` without root's privileges.
+    pub fn on(cpu: usize) -> io::Result<Self> {
+        pin(cpu)?;
+        set_scheduler(libc::SCHED_FIFO, 1)?;
+        Ok(Alone)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        set_scheduler(libc::SCHED_OTHER, 0).expect("anybody may give up privileges");
+    }
+}
+
+fn set_scheduler(policy: i32, sched_priority: i32) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority };
     // SAFETY: The call only reads `param`.
-    let ret = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) };
+    let ret = unsafe { libc::sched_setscheduler(0, policy, &param) };
     if ret == 0 {
         Ok(())
     } else {

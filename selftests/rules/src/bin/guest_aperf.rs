@@ -10,10 +10,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
+use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, Pair, guest_code, ktap, note, oracle};
 
 guest_code! {
     /// Sets ratio RDI, then reads to R8 and R9, and later to R10 and R11.
@@ -29,7 +30,7 @@ guest_code! {
 
 fn follows(ratio: u64) -> Result<()> {
     oracle::require()?;
-    cpu::pin_alone(0)?;
+    let _alone = Alone::on(0)?;
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(THIS_CPU, RATIO_ONE);
 

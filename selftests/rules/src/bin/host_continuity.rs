@@ -38,6 +38,34 @@ guest_code! {
         "jmp 2b"
 }
 
+guest_code! {
+    /// The same, but halts by turns, so that the CPU idles, or runs others.
+    write_and_halt:
+        "cli"
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "mov r14, 200000"
+        "2:"
+        "exit"
+        "mov r13, 10"
+        "3:"
+        "burn 4000"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "dec r13"
+        "jnz 3b"
+        "jmp 2b"
+}
+
 /// All of the host's ways to the pair of [`CPU`] that a process has.
 struct Readers {
     msrs: Msrs,
@@ -109,11 +137,11 @@ fn before_and_after(ratio: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads from `reader_cpu` while a guest runs on [`CPU`].
-fn during(reader_cpu: usize) -> Result<()> {
+/// Reads from `reader_cpu` while a guest with `code` runs on [`CPU`].
+fn during(reader_cpu: usize, code: &[u8]) -> Result<()> {
     let _setup = prepare(RATIO_ONE * 3 / 5)?;
     let readers = Readers::open()?;
-    let guest = Guest::new(write_and_exit())?;
+    let guest = Guest::with_irqchip(code)?;
     let mut vcpu = guest.vcpu(0)?;
     vcpu.resume()?;
 
@@ -154,10 +182,19 @@ fn main() -> ExitCode {
         ("before and after, throttled", || {
             before_and_after(RATIO_ONE * 3 / 5)
         }),
-        ("during, from a task on the same CPU", || during(CPU)),
+        ("during, from a task on the same CPU", || {
+            during(CPU, write_and_exit())
+        }),
+        ("while it halts, from a task on the same CPU", || {
+            during(CPU, write_and_halt())
+        }),
         ("during, from another CPU", || {
             cpu::require_two()?;
-            during(1)
+            during(1, write_and_exit())
+        }),
+        ("while it halts, from another CPU", || {
+            cpu::require_two()?;
+            during(1, write_and_halt())
         }),
     ])
 }
