@@ -11,8 +11,8 @@
 //! cancels out.
 //!
 //! What is written is what will be right when the write takes effect, as far as that can be
-//! foreseen: the TSC is read once more, and the rest of the delay is measured when the CPU comes
-//! online.
+//! foreseen: the TSC is read once more, and the rest of the delay, the lead, is measured when the CPU comes
+//! online ([`super::calibration`]).
 //!
 //! An NMI or SMI inside a sample breaks that last assumption, and one beside the write leaves the
 //! new value late. Both are seen as a long time between two reads of the TSC, and the step is
@@ -43,19 +43,14 @@ const SLOW_SAMPLE: u64 = 4;
 /// The same for an exchange: two samples, two WRMSRs.
 const SLOW_EXCHANGE: u64 = 32;
 
-/// TSC ticks over which [`Cpu::calibrate`] compares MPERF with the TSC.
-const CALIBRATION: u64 = 1 << 16;
-
-/// How many writes it measures.
-const CALIBRATION_WRITES: usize = 8;
-
 /// The hardware pair together with the TSC.
 #[derive(Clone, Copy)]
 pub(super) struct Sample {
     pub(super) pair: Pair,
     /// The TSC just before the pair was read.
     pub(super) tsc: u64,
-    took: u64,
+    /// TSC ticks from there to the end.
+    pub(super) took: u64,
 }
 
 /// What is to be in the MSRs.
@@ -67,7 +62,7 @@ pub(super) struct Incoming {
     pub(super) aperf_advances: bool,
 }
 
-fn sample_once(hw: &impl Hardware) -> Sample {
+pub(super) fn sample_once(hw: &impl Hardware) -> Sample {
     let tsc = hw.tsc();
     let aperf = hw.read(Counter::Aperf);
     let mperf = hw.read(Counter::Mperf);
@@ -128,8 +123,7 @@ impl Cpu {
             } else {
                 Rate::ZERO
             };
-            self.write(hw, Counter::Aperf, new.pair.aperf, before.tsc, rate);
-            self.write(hw, Counter::Mperf, new.pair.mperf, before.tsc, Rate::ONE);
+            self.write(hw, new.pair, before.tsc, rate);
 
             let after = self.sample(hw);
             let elapsed = after.tsc.wrapping_sub(before.tsc);
@@ -144,61 +138,21 @@ impl Cpu {
         }
     }
 
-    /// Writes to `counter` what it will hold when the write takes effect: it held `value` at TSC
-    /// `since`, and has gone on at `rate` from there.
-    // One copy of the code, as for the sample: its delay is measured once, for both counters.
+    /// Writes what the MSRs will hold when the writes take effect: they held `pair` at TSC
+    /// `since`, and APERF has gone on at `rate` from there.
+    // Laid out as the sample, so that each write is as far from the TSC's read as the read of the
+    // same counter is there. The rest is the lead; one copy of the code, so that it is constant.
     #[inline(never)]
-    fn write(&self, hw: &impl Hardware, counter: Counter, value: u64, since: u64, rate: Rate) {
+    fn write(&self, hw: &impl Hardware, pair: Pair, since: u64, rate: Rate) {
         let elapsed = hw
             .tsc()
             .wrapping_sub(since)
             .wrapping_add(self.lead.load(Relaxed));
-        hw.write(counter, value.wrapping_add(rate.ticks(elapsed)));
-    }
-
-    /// Measures this CPU. Returns whether MPERF ticks with the TSC, which everything here relies
-    /// on when it writes the MSRs.
-    ///
-    /// Takes 2^16 TSC ticks. The MSRs must hold the host pair.
-    pub(crate) fn calibrate(&self, hw: &impl Hardware) -> bool {
-        let first = self.sample(hw);
-        self.rate.start(self.unwritten(first.pair));
-        let mut shortest = first.took;
-        loop {
-            let last = sample_once(hw);
-            shortest = shortest.min(last.took);
-            let elapsed = last.tsc.wrapping_sub(first.tsc);
-            if elapsed < CALIBRATION {
-                continue;
-            }
-            self.shortest.store(shortest, Relaxed);
-            self.rate.learn(self.unwritten(last.pair));
-
-            let ticked = last.pair.mperf.wrapping_sub(first.pair.mperf);
-            let slack = (elapsed >> 8)
-                .saturating_add(first.took)
-                .saturating_add(last.took);
-            let steady = ticked.abs_diff(elapsed) <= slack;
-            if steady {
-                self.measure_lead(hw);
-            }
-            return steady;
-        }
-    }
-
-    /// Measures how late a write is that does not foresee its own delay. The shortest of a few.
-    fn measure_lead(&self, hw: &impl Hardware) {
-        let host = |_, pair| Incoming {
-            pair,
-            aperf_advances: true,
-        };
-        let mut shortest = i64::MAX;
-        self.lead.store(0, Relaxed);
-        for _ in 0..CALIBRATION_WRITES {
-            self.exchange(hw, host);
-            shortest = shortest.min(self.offset.load().mperf as i64);
-        }
-        self.lead.store(shortest as u64, Relaxed);
-        self.exchange(hw, host);
+        let new = pair.plus(Pair {
+            aperf: rate.ticks(elapsed),
+            mperf: elapsed,
+        });
+        hw.write(Counter::Aperf, new.aperf);
+        hw.write(Counter::Mperf, new.mperf);
     }
 }

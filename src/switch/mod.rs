@@ -22,6 +22,7 @@
 //!
 //! All arithmetic on counters is modulo 2^64.
 
+mod calibration;
 mod cpu;
 mod exchange;
 mod guest;

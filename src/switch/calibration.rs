@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured on a CPU that comes online, before guest values may be written there.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    cpu::Cpu,
+    exchange::{
+        sample_once,
+        Incoming, //
+    },
+    hardware::Hardware, //
+};
+
+/// TSC ticks over which MPERF is compared with the TSC.
+const SPAN: u64 = 1 << 16;
+
+/// How many writes are measured.
+const WRITES: usize = 8;
+
+impl Cpu {
+    /// Measures this CPU. Returns whether MPERF ticks with the TSC, which everything here relies
+    /// on when it writes the MSRs.
+    ///
+    /// Takes 2^16 TSC ticks. The MSRs must hold the host pair.
+    pub(crate) fn calibrate(&self, hw: &impl Hardware) -> bool {
+        let first = self.sample(hw);
+        self.rate.start(self.unwritten(first.pair));
+        let mut shortest = first.took;
+        loop {
+            let last = sample_once(hw);
+            shortest = shortest.min(last.took);
+            let elapsed = last.tsc.wrapping_sub(first.tsc);
+            if elapsed < SPAN {
+                continue;
+            }
+            self.shortest.store(shortest, Relaxed);
+            self.rate.learn(self.unwritten(last.pair));
+
+            let ticked = last.pair.mperf.wrapping_sub(first.pair.mperf);
+            let slack = (elapsed >> 8)
+                .saturating_add(first.took)
+                .saturating_add(last.took);
+            let steady = ticked.abs_diff(elapsed) <= slack;
+            if steady {
+                self.measure_lead(hw);
+            }
+            return steady;
+        }
+    }
+
+    /// Measures how late a write is that does not foresee its own delay. The shortest of a few.
+    fn measure_lead(&self, hw: &impl Hardware) {
+        let host = |_, pair| Incoming {
+            pair,
+            aperf_advances: true,
+        };
+        let mut shortest = i64::MAX;
+        self.lead.store(0, Relaxed);
+        for _ in 0..WRITES {
+            self.exchange(hw, host);
+            shortest = shortest.min(self.offset.load().mperf as i64);
+        }
+        self.lead.store(shortest as u64, Relaxed);
+        self.exchange(hw, host);
+    }
+}
