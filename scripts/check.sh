@@ -46,4 +46,4 @@ if [[ -z $TEST ]]; then
 	determinism intel-2 intel-2-again >"$RESULTS/determinism.ktap"
 fi
 cd "$RESULTS"
-exec "$ROOT/scripts/ktap.awk" ./*.ktap
+"$ROOT/scripts/ktap.awk" -- *.ktap | tee summary
