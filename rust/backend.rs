@@ -74,6 +74,9 @@ pub trait Backend: Sized + 'static {
         intercept: bool,
     );
 
+    /// Userspace stopped the guest since `put`: drops what MPERF has advanced since.
+    fn forget_pause(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu);
+
     /// Whether guest reads need not exit.
     fn passthrough(vcpu: &Self::Vcpu) -> bool;
 }

@@ -103,6 +103,7 @@ impl<B: Backend> Ops<B> {
         read: Some(Self::read),
         write: Some(Self::write),
         configure: Some(Self::configure),
+        forget_pause: Some(Self::forget_pause),
         passthrough: Some(Self::passthrough),
     };
 
@@ -185,6 +186,14 @@ impl<B: Backend> Ops<B> {
                 B::configure(here, vcpu, multiplier, fraction_bits, intercept)
             })
         }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Ops`].
+    unsafe extern "C" fn forget_pause(v: Raw) {
+        // SAFETY: As for this function.
+        unsafe { Object::<B>::with(v.cast(), |here, vcpu| B::forget_pause(here, vcpu)) }
     }
 
     /// # Safety

@@ -161,6 +161,10 @@ impl Backend for Machine {
         keep_user_isolation(here);
     }
 
+    fn forget_pause(here: &Here<'_>, vcpu: &mut Vcpu) {
+        here.state().forget_pause(&native(here), vcpu);
+    }
+
     fn passthrough(vcpu: &Vcpu) -> bool {
         vcpu.passthrough()
     }

@@ -46,6 +46,11 @@ impl Cpu {
         }
     }
 
+    /// Drops what MPERF has advanced since the vCPU was put. Not during KVM_RUN.
+    pub(crate) fn forget_pause(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
+        self.change(hw, vcpu, Vcpu::forget_pause);
+    }
+
     /// Sets the guest value of `counter`.
     pub(crate) fn guest_write(
         &self,
@@ -118,7 +123,7 @@ impl Cpu {
                 self.meter(vcpu, from, self.sample(hw));
             }
         }
-        vcpu.place = Place::Away;
+        vcpu.leave();
     }
 
     /// **guest-aperf** without the MSRs: adds the host's advance since `from`. Returns the new

@@ -39,6 +39,8 @@ pub(crate) struct Vcpu {
     pub(super) c0: bool,
     pub(super) mode: Mode,
     pub(super) ratio: TscRatio,
+    /// By how much MPERF has advanced since the vCPU was last somewhere.
+    away: u64,
     /// The fraction of a guest tick that scaling has left over.
     carry: u64,
     /// KVM asked for interception.
@@ -60,6 +62,7 @@ impl Vcpu {
             c0: false,
             mode: Mode::choose(TscRatio::ONE, intercept, Pair::ZERO),
             ratio: TscRatio::ONE,
+            away: 0,
             carry: 0,
             asked: false,
             forced: intercept,
@@ -97,6 +100,7 @@ impl Vcpu {
             (Some(aperf), Some(mperf)) => Pair { aperf, mperf },
             _ => Pair::ZERO,
         };
+        self.away = self.away.wrapping_add(mperf).min(self.pair.mperf);
     }
 
     /// MPERF at TSC `now`, not yet accrued. For ratio 1 only.
@@ -109,8 +113,25 @@ impl Vcpu {
         }
     }
 
+    /// The vCPU leaves where it was: from here on, MPERF goes on without it.
+    pub(super) fn leave(&mut self) {
+        if self.place != Place::Away {
+            self.away = 0;
+        }
+        self.place = Place::Away;
+    }
+
+    /// Userspace stopped the guest, which must not look as if it had been short of a CPU.
+    pub(super) fn forget_pause(&mut self) {
+        self.pair.mperf = self.pair.mperf.wrapping_sub(self.away);
+        self.away = 0;
+    }
+
     pub(super) fn set(&mut self, counter: Counter, value: u64) {
         self.pair = self.pair.with(counter, value);
+        if counter == Counter::Mperf {
+            self.away = 0;
+        }
         self.choose_mode();
     }
 
