@@ -48,7 +48,8 @@ cp -rL "$BUILD/upstream" "$OUT/host/kselftest/upstream"
 
 add_busybox "$OUT/guest"
 install -m 755 "$ROOT/selftests/guest/init" "$OUT/guest/init"
-pack "$OUT/guest" "$OUT/host/guest/initramfs.cpio.zst"
+pack "$OUT/guest" "$OUT/guest.cpio.zst"
+cp "$OUT/guest.cpio.zst" "$OUT/host/guest/initramfs"
 cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
 
 pack "$OUT/host" "$OUT/host.cpio.zst"
