@@ -72,6 +72,11 @@ impl Guest {
         Vcpu::create(&self.vm, id, cpuid, self.irqchip)
     }
 
+    /// The VM's descriptor, for what only some tests ask of KVM.
+    pub fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
     /// The system descriptor, to ask what KVM supports.
     pub fn kvm(&self) -> &Kvm {
         &self.kvm

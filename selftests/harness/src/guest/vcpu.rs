@@ -89,6 +89,16 @@ impl Vcpu {
         self.0.set_sregs(&sregs).context("KVM_SET_SREGS")
     }
 
+    /// The vCPU's descriptor, for what only some tests ask of KVM.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.0
+    }
+
+    /// The same, for KVM_RUN.
+    pub fn fd_mut(&mut self) -> &mut VcpuFd {
+        &mut self.0
+    }
+
     /// Sets what the guest finds in RDI.
     pub fn set_argument(&self, argument: u64) -> Result<()> {
         let mut regs = self.regs()?;
