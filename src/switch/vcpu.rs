@@ -13,6 +13,12 @@ use super::{
     },
 };
 
+/// TSC ticks that one CPU's TSC may be behind another's. Linux uses the TSC only if it never saw
+/// one CPU's behind another's (check_tsc_warp()), so that it takes less than a cache line takes
+/// from CPU to CPU to be behind: some hundred ticks. This is far more, and still no time for a
+/// guest.
+const MAX_SKEW: u64 = 1 << 16;
+
 /// Where a vCPU's counters advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -79,15 +85,17 @@ impl Vcpu {
     /// Brings `pair` to TSC `now`, and APERF forward by `aperf` ticks.
     pub(super) fn accrue(&mut self, now: u64, aperf: u64) {
         let elapsed = now.wrapping_sub(self.since);
-        // Another CPU's TSC may be behind by a few ticks, or the last write have foreseen a few
-        // too many. MPERF then waits for the TSC.
+        let behind = self.since.wrapping_sub(now);
         let forward = elapsed >> 63 == 0;
         let mperf = if self.c0 && forward {
             self.ratio.scale(elapsed, &mut self.carry)
         } else {
             0
         };
-        if forward {
+        // Another CPU's TSC may be behind by a few ticks, or the last write have foreseen a few
+        // too many. MPERF then waits for the TSC. It does not wait for one that was reset, as in
+        // a suspend of the host: the time since then is not known and is left out.
+        if forward || behind > MAX_SKEW {
             self.since = now;
         }
 

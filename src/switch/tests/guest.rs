@@ -130,5 +130,25 @@ mod rules {
         let before = cpu.guest_read(&sim, &mut vcpu, Mperf);
         sim.tsc_behind(100);
         assert_eq!(cpu.guest_read(&sim, &mut vcpu, Mperf), before);
+        // And back. Those ticks must not count twice.
+        sim.idle(100);
+        assert!(cpu.guest_read(&sim, &mut vcpu, Mperf) <= before + SAMPLE);
+    }
+
+    #[test]
+    fn a_tsc_that_was_reset_is_followed() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        sim.run(5000);
+        let before = cpu.guest_read(&sim, &mut vcpu, Mperf);
+        sim.tsc_behind(1 << 39);
+        assert_eq!(cpu.guest_read(&sim, &mut vcpu, Mperf), before);
+        sim.run(5000);
+        cpu.load(&sim, &mut vcpu);
+        sim.run(5000);
+        let read = cpu.guest_read(&sim, &mut vcpu, Mperf);
+        assert!(read >= before + 10_000);
+        assert!(read <= before + 10_000 + WINDOW);
     }
 }
