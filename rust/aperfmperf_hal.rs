@@ -5,7 +5,7 @@
 //! All `unsafe` code of the module is in this crate; the logic that it serves is in `src/`. The
 //! root of everything is a [`Backend`]: it says what each operation does, on the CPU that it is
 //! given as [`ThisCpu`], and this crate connects it to KVM, to the scheduler, to returns to user
-//! space and to CPU hotplug.
+//! space, to CPU hotplug and to suspend and shutdown.
 //!
 //! Built into the module beside the crate in `src/`, as nova-core is beside nova-drm
 //! (`drivers/gpu/Makefile`).
@@ -21,6 +21,7 @@ mod hotplug;
 mod irq;
 pub mod per_cpu;
 mod preempt;
+mod syscore;
 mod user_return;
 mod vcpu;
 
@@ -39,3 +40,4 @@ pub use per_cpu::{
     CpuSlot,
     PerCpu, //
 };
+pub use syscore::Syscore;

@@ -4,7 +4,7 @@
  * lack. The allowlist is in Kbuild.
  */
 
-#include <linux/reboot.h>
+#include <linux/syscore_ops.h>
 #include <linux/user-return-notifier.h>
 
 #include <asm/aperfmperf.h>

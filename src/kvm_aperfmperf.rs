@@ -16,7 +16,8 @@ mod switch;
 use aperfmperf_hal::{
     Counters,
     Hooks,
-    Hotplug, //
+    Hotplug,
+    Syscore, //
 };
 use kernel::prelude::*;
 
@@ -37,6 +38,7 @@ module! {
 /// can no longer be pinned.
 struct AperfMperf {
     _hotplug: Hotplug<Machine>,
+    _syscore: Syscore<Machine>,
     _hooks: Hooks<Machine>,
     _farewell: Farewell,
 }
@@ -51,11 +53,13 @@ impl kernel::Module for AperfMperf {
             ENODEV
         })?;
         let hotplug = Hotplug::install(counters)?;
+        let syscore = Syscore::register(counters)?;
         let hooks = Hooks::register(counters, module)
             .inspect_err(|_| pr_err!("another module has taken the counters\n"))?;
         pr_info!("loaded; guest reads are {}\n", glue::how_served());
         Ok(Self {
             _hotplug: hotplug,
+            _syscore: syscore,
             _hooks: hooks,
             _farewell: Farewell,
         })
