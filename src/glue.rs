@@ -2,11 +2,6 @@
 
 //! The logic of `switch/` on the real counters, as the kernel calls it.
 
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering::Relaxed, //
-};
-
 use aperfmperf_hal::{
     Backend,
     Counters,
@@ -21,6 +16,7 @@ use crate::switch::{
     Counter,
     Cpu,
     Hardware,
+    Permits,
     State,
     Vcpu, //
 };
@@ -32,12 +28,12 @@ aperfmperf_hal::per_cpu! {
 
 aperfmperf_hal::export_host_counters!(Machine);
 
-/// Set if some CPU's MPERF does not tick with its TSC. Then no guest value is ever loaded.
-static INTERCEPT_ALL: AtomicBool = AtomicBool::new(false);
+/// Closed by a CPU whose MPERF does not tick with its TSC.
+static PERMITS: Permits = Permits::new();
 
 /// How guest reads are served on this host, for the log.
 pub(crate) fn how_served() -> &'static str {
-    if INTERCEPT_ALL.load(Relaxed) {
+    if PERMITS.closed() {
         "intercepted"
     } else {
         "passed through"
@@ -109,8 +105,18 @@ impl Backend for Machine {
     }
 
     fn online(here: &Here<'_>) -> Result {
-        if !here.state().calibrate(&native(here)) && !INTERCEPT_ALL.fetch_or(true, Relaxed) {
-            pr_warn!("MPERF does not tick with the TSC here: new VMs' reads are intercepted\n");
+        if here.state().calibrate(&native(here)) {
+            return Ok(());
+        }
+        let known = PERMITS.closed();
+        PERMITS.close().map_err(|vcpus| {
+            pr_err!(
+                "this CPU stays offline: MPERF does not tick with the TSC, and {vcpus} vCPUs read it\n"
+            );
+            EBUSY
+        })?;
+        if !known {
+            pr_warn!("MPERF does not tick with the TSC here: all guest reads are intercepted\n");
         }
         Ok(())
     }
@@ -128,7 +134,7 @@ impl Backend for Machine {
     }
 
     fn vcpu_create() -> Vcpu {
-        Vcpu::new(INTERCEPT_ALL.load(Relaxed))
+        Vcpu::new(PERMITS.issue())
     }
 
     fn load(here: &Here<'_>, vcpu: &mut Vcpu) {

@@ -28,6 +28,7 @@ mod exchange;
 mod guest;
 mod hardware;
 mod mode;
+mod permit;
 mod rate;
 mod vcpu;
 
@@ -44,4 +45,5 @@ pub(crate) use hardware::{
     Counter,
     Hardware, //
 };
+pub(crate) use permit::Permits;
 pub(crate) use vcpu::Vcpu;

@@ -11,6 +11,7 @@ use super::{
         Mode,
         TscRatio, //
     },
+    permit::Permit, //
 };
 
 /// TSC ticks that one CPU's TSC may be behind another's. Linux uses the TSC only if it never saw
@@ -51,27 +52,26 @@ pub(crate) struct Vcpu {
     carry: u64,
     /// KVM asked for interception.
     pub(super) asked: bool,
-    /// Passing through would be wrong on some CPU of this host.
-    forced: bool,
+    permit: Option<Permit<'static>>,
 }
 
 impl Vcpu {
     /// A vCPU after RESET: both counters zero, not in C0, TSC ratio 1.
     ///
-    /// `intercept`: never pass reads through.
-    pub(crate) fn new(intercept: bool) -> Self {
+    /// Without a `permit`, its reads are never passed through.
+    pub(crate) fn new(permit: Option<Permit<'static>>) -> Self {
         Self {
             pair: Pair::ZERO,
             since: 0,
             place: Place::Away,
             running: false,
             c0: false,
-            mode: Mode::choose(TscRatio::ONE, intercept, Pair::ZERO),
+            mode: Mode::choose(TscRatio::ONE, permit.is_none(), Pair::ZERO),
             ratio: TscRatio::ONE,
             away: 0,
             carry: 0,
             asked: false,
-            forced: intercept,
+            permit,
         }
     }
 
@@ -152,6 +152,6 @@ impl Vcpu {
     }
 
     fn choose_mode(&mut self) {
-        self.mode = Mode::choose(self.ratio, self.asked || self.forced, self.pair);
+        self.mode = Mode::choose(self.ratio, self.asked || self.permit.is_none(), self.pair);
     }
 }

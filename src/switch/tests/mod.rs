@@ -7,6 +7,7 @@ mod guest;
 mod host;
 mod mode;
 mod pause;
+mod permit;
 
 use super::{
     cpu::Cpu,
@@ -18,6 +19,7 @@ use super::{
         },
         Pair, //
     },
+    permit::Permits,
     simulator::Simulator,
     vcpu::Vcpu, //
 };
@@ -28,6 +30,9 @@ const WINDOW: u64 = 200;
 /// More ticks than one sample takes, NMIs at each of its accesses included.
 const SAMPLE: u64 = 64;
 
+/// Never closed.
+static PERMITS: Permits = Permits::new();
+
 /// Calibrates `cpu`. Returns whether guest values may be loaded there.
 fn calibrated(sim: &Simulator<'_>, cpu: &Cpu) -> bool {
     cpu.calibrate(sim)
@@ -35,7 +40,7 @@ fn calibrated(sim: &Simulator<'_>, cpu: &Cpu) -> bool {
 
 /// A vCPU that is ready to run.
 fn in_c0(sim: &Simulator<'_>, cpu: &Cpu) -> Vcpu {
-    let mut vcpu = Vcpu::new(false);
+    let mut vcpu = Vcpu::new(PERMITS.issue());
     cpu.configure(sim, &mut vcpu, 1 << 48, 48, false);
     cpu.set_c0(sim, &mut vcpu, true);
     vcpu

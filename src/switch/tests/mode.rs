@@ -14,8 +14,7 @@ mod rules {
                 },
                 Pair, //
             },
-            simulator::Simulator,
-            vcpu::Vcpu, //
+            simulator::Simulator, //
         },
         calibrated,
         guest_pair,
@@ -47,15 +46,6 @@ mod rules {
         assert!(last.aperf.abs_diff(elapsed / 2) <= WINDOW);
         cpu.put(&sim, &mut vcpu);
         assert_eq!(sim.writes.get(), writes);
-    }
-
-    #[test]
-    fn interception_for_the_hosts_sake_stays() {
-        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
-        let mut vcpu = Vcpu::new(true);
-        assert!(!vcpu.passthrough());
-        cpu.configure(&sim, &mut vcpu, 1 << 48, 48, false);
-        assert!(!vcpu.passthrough());
     }
 
     #[test]
