@@ -39,12 +39,14 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
     let msrs = Msrs::open(CPU)?;
 
     let mut rows = Vec::new();
+    let mut log = Vec::new();
     let mut samples = 0;
     let mut before = oracle::truth(CPU as u64).host;
     let console = BufReader::new(vmm.stdout.take().context("no console")?);
     for line in console.lines() {
         let line = line?.replace('\r', "");
         let Some(message) = line.strip_prefix("guest: ") else {
+            log.push(line);
             continue;
         };
         let Some(mhz) = message.strip_prefix("cpu MHz ") else {
@@ -73,7 +75,11 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
     oracle::set_ratio(ALL_CPUS, RATIO_ONE);
 
     let status = vmm.wait()?;
-    ensure!(status.success(), "the VMM failed: {status}");
-    ensure!(rows.len() == RATIOS.len(), "the guest did not finish");
+    let log = log.join("\n");
+    ensure!(status.success(), "{log}\nthe VMM failed: {status}");
+    ensure!(
+        rows.len() == RATIOS.len(),
+        "{log}\nthe guest did not finish"
+    );
     Ok(rows)
 }
