@@ -17,7 +17,7 @@ SOURCES=$CACHE/sources
 LINK=$BUILD/linux.tar
 
 cached_tarball() {
-	find "$SOURCES" -maxdepth 1 -name "linux-$SERIES*.tar.xz" | sort -V | tail -n 1
+	find "$SOURCES/" -maxdepth 1 -name "linux-$SERIES*.tar.xz" | sort -V | tail -n 1
 }
 
 newest_package() {

@@ -29,6 +29,7 @@ cached() {
 	exec {lock}>"$entry.lock"
 	flock "$lock"
 	if [[ ! -d $entry ]]; then
+		forget_abandoned "$kind"
 		rm -rf "$entry.tmp"
 		mkdir "$entry.tmp"
 		"$@" "$entry.tmp"
@@ -40,13 +41,22 @@ cached() {
 	forget_old "$kind"
 }
 
-# Keeps the entries used last of one kind; a kernel tree takes much room.
+# Keeps the entries used last of one kind; a kernel tree takes much room. Locks
+# stay: someone may be waiting for one.
 forget_old() {
-	local entry
+	find "$CACHE/" -maxdepth 1 -type d -name "$1-*" ! -name '*.tmp' -printf '%T@ %p\n' |
+		sort -rn | tail -n +$((KEEP + 1)) | cut -d' ' -f2- | xargs -r rm -rf
+}
 
-	find "$CACHE" -maxdepth 1 -type d -name "$1-*" ! -name '*.tmp' -printf '%T@ %p\n' |
-		sort -rn | tail -n +$((KEEP + 1)) | cut -d' ' -f2- |
-		while read -r entry; do
-			rm -rf "$entry" "$entry.lock"
-		done
+# Removes what builds of this kind left behind that failed or were killed, but
+# for those that go on elsewhere.
+forget_abandoned() {
+	local left
+
+	for left in "$CACHE/$1"-*.tmp; do
+		if [[ -d $left ]] && flock --nonblock "${left%.tmp}.lock" true; then
+			step "$1-abandoned" "remove an unfinished build" \
+				flock --nonblock "${left%.tmp}.lock" rm -rf "$left"
+		fi
+	done
 }
