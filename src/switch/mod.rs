@@ -28,6 +28,7 @@ mod exchange;
 mod guest;
 mod hardware;
 mod mode;
+mod overflow;
 mod permit;
 mod rate;
 mod vcpu;

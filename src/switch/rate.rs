@@ -31,6 +31,16 @@ impl Rate {
     /// MPERF, and APERF at the base frequency.
     pub(super) const ONE: Self = Self(1 << 32);
 
+    /// The rate of a counter that advanced by `ticks` while another did by `span`. None if it
+    /// was so much faster that `span` is lost in the precision, or if `span` is zero.
+    pub(super) fn of(ticks: u64, span: u64) -> Option<Self> {
+        let highest = 64 - (ticks | span).leading_zeros();
+        let shift = highest.saturating_sub(32);
+        ((ticks >> shift) << 32)
+            .checked_div(span >> shift)
+            .map(Self)
+    }
+
     /// The counter's advance in `elapsed` TSC ticks.
     pub(super) fn ticks(self, elapsed: u64) -> u64 {
         self.ticks_from(0, elapsed).0
@@ -81,11 +91,8 @@ impl AperfRate {
         }
         self.reference.store(now);
 
-        let highest = 64 - (went.aperf | went.mperf).leading_zeros();
-        let shift = highest.saturating_sub(32);
-        // Zero if the MPERF part is lost in the shift: then APERF went more than 2^18 times as
-        // far, which no frequency explains, and the rate that was known is kept.
-        if let Some(rate) = ((went.aperf >> shift) << 32).checked_div(went.mperf >> shift) {
+        // None is nothing that a frequency explains, and the rate that was known is kept.
+        if let Some(Rate(rate)) = Rate::of(went.aperf, went.mperf) {
             self.rate.store(rate, Relaxed);
         }
     }

@@ -99,15 +99,7 @@ impl Vcpu {
             self.since = now;
         }
 
-        // As the hardware would: an overflow of either counter resets both. That it happened is
-        // noticed here, so that the ticks since then are lost.
-        self.pair = match (
-            self.pair.aperf.checked_add(aperf),
-            self.pair.mperf.checked_add(mperf),
-        ) {
-            (Some(aperf), Some(mperf)) => Pair { aperf, mperf },
-            _ => Pair::ZERO,
-        };
+        self.pair = self.pair.advanced(Pair { aperf, mperf });
         self.away = self.away.wrapping_add(mperf).min(self.pair.mperf);
     }
 

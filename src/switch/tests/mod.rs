@@ -6,6 +6,7 @@ mod calibration;
 mod guest;
 mod host;
 mod mode;
+mod overflow;
 mod pause;
 mod permit;
 

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters at the end of their range.
+
+#[cfg_attr(not(test), kernel::macros::kunit_tests(kvm_aperfmperf_overflow))]
+mod rules {
+    use super::super::{
+        super::{
+            cpu::Cpu,
+            hardware::{
+                Counter::{
+                    Aperf,
+                    Mperf, //
+                },
+                Pair, //
+            },
+            simulator::Simulator, //
+        },
+        calibrated,
+        guest_pair,
+        in_c0,
+        WINDOW, //
+    };
+
+    /// The value from which `ticks` remain until the overflow.
+    const fn before_overflow(ticks: u64) -> u64 {
+        0u64.wrapping_sub(ticks)
+    }
+
+    #[test]
+    fn both_count_on_from_zero_when_guest_mperf_overflows() {
+        let (sim, cpu) = (Simulator::new(512), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.guest_write(&sim, &mut vcpu, Aperf, 1 << 40);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, before_overflow(10_000));
+        sim.run(50_000);
+        let guest = guest_pair(&sim, &cpu, &mut vcpu);
+        assert!(guest.mperf.abs_diff(40_000) <= WINDOW);
+        assert!(guest.aperf.abs_diff(20_000) <= WINDOW);
+    }
+
+    #[test]
+    fn both_count_on_from_zero_when_guest_aperf_overflows() {
+        let (sim, cpu) = (Simulator::new(2048), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.guest_write(&sim, &mut vcpu, Aperf, before_overflow(20_000));
+        cpu.guest_write(&sim, &mut vcpu, Mperf, 1 << 40);
+        sim.run(50_000);
+        let guest = guest_pair(&sim, &cpu, &mut vcpu);
+        assert!(guest.mperf.abs_diff(40_000) <= WINDOW);
+        assert!(guest.aperf.abs_diff(80_000) <= 2 * WINDOW);
+    }
+
+    #[test]
+    fn guest_mperf_overflows_without_a_cpu_too() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.guest_write(&sim, &mut vcpu, Aperf, 1 << 40);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, before_overflow(10_000));
+        sim.run(50_000);
+        let guest = guest_pair(&sim, &cpu, &mut vcpu);
+        assert!(guest.mperf.abs_diff(40_000) <= WINDOW);
+        assert_eq!(guest.aperf, 0);
+    }
+
+    #[test]
+    fn the_first_overflow_takes_the_place_of_the_second() {
+        let by = Pair {
+            aperf: 4000,
+            mperf: 1000,
+        };
+        let aperf_first = Pair {
+            aperf: before_overflow(400),
+            mperf: before_overflow(600),
+        };
+        let expected = Pair {
+            aperf: 3600,
+            mperf: 900,
+        };
+        assert_eq!(aperf_first.advanced(by), expected);
+
+        let mperf_first = Pair {
+            aperf: before_overflow(2100),
+            mperf: before_overflow(200),
+        };
+        let expected = Pair {
+            aperf: 3200,
+            mperf: 800,
+        };
+        assert_eq!(mperf_first.advanced(by), expected);
+    }
+}
