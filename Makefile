@@ -42,7 +42,7 @@ help:
 	@echo '                   build kvm_aperfmperf.ko into build/module'
 	@echo 'make demo          show a guest reading its own counters, on Intel and on AMD'
 	@echo 'make check         run every test; the last line is the result'
-	@echo 'make check T=NAME  run one test, such as T=aperfmperf:no_exit'
+	@echo 'make check T=NAME  run one test, such as T=no_exit or T=upstream:state_test'
 	@echo 'make kernel        build the patched Linux into the cache; build/kernel is a link to it'
 	@echo 'make bochs         build the patched emulator into the cache; build/bochs is a link to it'
 	@echo 'make clippy        lint the module, with KDIR and RUSTC as above'

@@ -3,8 +3,8 @@
 #
 # Usage: check.sh [TEST]
 #
-# Run all tests, or TEST of the selftests, and say in the last line how many
-# passed, failed and were skipped.
+# Run all tests, or one selftest such as no_exit or upstream:state_test, and say
+# in the last line how many passed, failed and were skipped.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
@@ -30,6 +30,7 @@ determinism() {
 rm -rf "$RESULTS"
 mkdir "$RESULTS"
 if [[ -n $TEST ]]; then
+	[[ $TEST == *:* ]] || TEST=aperfmperf:$TEST
 	RUN=one:$TEST
 else
 	RUN=selftests
