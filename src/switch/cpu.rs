@@ -118,6 +118,14 @@ impl Cpu {
     }
 
     /// Sets the host value of `counter`, and never a guest's.
+    ///
+    /// # Overflow
+    ///
+    /// In [`State::Host`] this is a WRMSR, and so is the restore of what was set in another state.
+    /// A counter that then overflows resets both, as it would without this module. If it overflows
+    /// while a guest's values are in the MSRs, the host's value is a sum modulo 2^64: the counter
+    /// wraps around, the other one goes on, and readers that take differences notice nothing.
+    /// The guest pair is not touched in either case.
     pub(crate) fn host_write(&self, hw: &impl Hardware, counter: Counter, value: u64) {
         let current = hw.read(counter);
         let offset = self.offset.load();

@@ -130,7 +130,10 @@ impl Cpu {
     /// `from`.
     fn meter(&self, vcpu: &mut Vcpu, from: u64, sample: Sample) -> u64 {
         let now = self.unwritten(sample.pair).aperf;
-        vcpu.accrue(sample.tsc, now.wrapping_sub(from));
+        let advance = now.wrapping_sub(from);
+        // Backwards: the administrator had the host pair overflow, which resets it.
+        let advance = if advance >> 63 == 0 { advance } else { 0 };
+        vcpu.accrue(sample.tsc, advance);
         now
     }
 

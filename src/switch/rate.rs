@@ -91,7 +91,11 @@ impl AperfRate {
         }
         self.reference.store(now);
 
-        // None is nothing that a frequency explains, and the rate that was known is kept.
+        // Backwards: an overflow or a suspend has reset the counters. That tells nothing, and
+        // neither does None, which no frequency explains. The rate that was known is kept.
+        if (went.aperf | went.mperf) >> 63 != 0 {
+            return;
+        }
         if let Some(Rate(rate)) = Rate::of(went.aperf, went.mperf) {
             self.rate.store(rate, Relaxed);
         }

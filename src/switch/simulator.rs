@@ -57,12 +57,22 @@ impl<'a> Simulator<'a> {
         }
     }
 
-    /// `ticks` pass in C0.
+    /// `ticks` pass in C0. If an MSR overflows, both are zero at their end.
     pub(super) fn run(&self, ticks: u64) {
+        let before = self.msrs();
         self.tsc.set(self.tsc.get().wrapping_add(ticks));
         self.mperf.set(self.mperf.get().wrapping_add(ticks));
         let aperf = ticks.wrapping_mul(self.ratio.get());
         self.aperf.set(self.aperf.get().wrapping_add(aperf));
+        let after = self.msrs();
+        if after.aperf < before.aperf || after.mperf < before.mperf {
+            self.reset();
+        }
+    }
+
+    /// Both MSRs become zero, as after a suspend.
+    pub(super) fn reset(&self) {
+        self.written.set(Pair::ZERO.minus(self.truth()));
     }
 
     /// `ticks` pass in an idle state: the counters stand still.

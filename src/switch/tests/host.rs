@@ -76,6 +76,20 @@ mod rules {
     }
 
     #[test]
+    fn host_continuity_after_a_reset_of_the_counters() {
+        let (sim, cpu) = (Simulator::new(300), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        let offset = cpu.host_read(&sim, Aperf).wrapping_sub(sim.msrs().aperf);
+        sim.reset();
+        let reset = sim.truth().aperf;
+        cpu.load(&sim, &mut vcpu);
+        let since = cpu.host_read(&sim, Aperf).wrapping_sub(offset);
+        // The rate that was known is as good as ever.
+        assert!(since.abs_diff(sim.truth().aperf - reset) <= 2);
+    }
+
+    #[test]
     fn host_continuity_with_a_stall_at_every_access() {
         for access in 0..24 {
             let (sim, cpu) = (Simulator::new(1500), Cpu::new());

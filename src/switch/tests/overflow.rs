@@ -18,6 +18,7 @@ mod rules {
         },
         calibrated,
         guest_pair,
+        host_error,
         in_c0,
         WINDOW, //
     };
@@ -92,5 +93,55 @@ mod rules {
             mperf: 800,
         };
         assert_eq!(mperf_first.advanced(by), expected);
+    }
+
+    #[test]
+    fn a_host_counter_wraps_under_a_live_guest() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.host_write(&sim, Aperf, before_overflow(10_000));
+        sim.run(50_000);
+        assert!(cpu.host_read(&sim, Aperf).abs_diff(40_000) <= WINDOW);
+        assert_eq!(host_error(&sim, &cpu, Mperf), 0);
+        let guest = guest_pair(&sim, &cpu, &mut vcpu);
+        assert!(guest.aperf.abs_diff(50_000) <= WINDOW);
+        cpu.put(&sim, &mut vcpu);
+        cpu.restore(&sim);
+        assert!(sim.msrs().aperf.abs_diff(40_000) <= 2 * WINDOW);
+        assert_eq!(host_error(&sim, &cpu, Mperf), 0);
+    }
+
+    #[test]
+    fn a_host_counter_near_its_end_is_restored() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.host_write(&sim, Aperf, before_overflow(10_000));
+        cpu.put(&sim, &mut vcpu);
+        cpu.restore(&sim);
+        assert!(sim.msrs().aperf.wrapping_neg() <= 10_000);
+        sim.run(50_000);
+        assert_eq!(sim.msrs(), Pair::ZERO);
+    }
+
+    #[test]
+    fn an_intercepted_guest_survives_an_overflow_of_the_hosts() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.configure(&sim, &mut vcpu, 1 << 48, 48, true);
+        cpu.load(&sim, &mut vcpu);
+        cpu.host_write(&sim, Mperf, before_overflow(10_000));
+        sim.run(50_000);
+        assert_eq!(sim.msrs(), Pair::ZERO);
+        let guest = guest_pair(&sim, &cpu, &mut vcpu);
+        assert!(guest.mperf.abs_diff(50_000) <= WINDOW);
+        assert!(guest.aperf <= 50_000 + WINDOW);
+        sim.run(50_000);
+        let aperf = cpu.guest_read(&sim, &mut vcpu, Aperf);
+        assert!(aperf.abs_diff(guest.aperf + 50_000) <= WINDOW);
     }
 }
