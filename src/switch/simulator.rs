@@ -17,6 +17,14 @@ use super::{
 /// TSC ticks that one access takes.
 const COST: u64 = 7;
 
+/// How often a CPU's registers were accessed, by the instruction that does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Accesses {
+    pub(super) rdtsc: u64,
+    pub(super) rdmsr: u64,
+    pub(super) wrmsr: u64,
+}
+
 /// The simulated CPU. The code under test holds it as [`Hardware`].
 pub(super) struct Simulator<'a> {
     tsc: Cell<u64>,
@@ -26,9 +34,7 @@ pub(super) struct Simulator<'a> {
     ratio: Cell<u64>,
     /// MSR minus true counter.
     written: Cell<Pair>,
-    /// How many times an MSR was written.
-    pub(super) writes: Cell<u64>,
-    accesses: Cell<u64>,
+    accesses: Cell<Accesses>,
     stall: Cell<Option<(u64, u64)>>,
     nmi: Cell<Option<&'a Cpu>>,
     /// Largest error of MPERF and of APERF that the NMI handler saw.
@@ -47,8 +53,7 @@ impl<'a> Simulator<'a> {
             aperf: Cell::new(1 << 41),
             ratio: Cell::new(ratio),
             written: Cell::new(Pair::ZERO),
-            writes: Cell::new(0),
-            accesses: Cell::new(0),
+            accesses: Cell::new(Accesses::default()),
             stall: Cell::new(None),
             nmi: Cell::new(None),
             nmi_error: Cell::new(Pair::ZERO),
@@ -108,9 +113,23 @@ impl<'a> Simulator<'a> {
         self.tsc.get()
     }
 
+    /// The accesses until now.
+    pub(super) fn accesses(&self) -> Accesses {
+        self.accesses.get()
+    }
+
+    fn accessed(&self) -> u64 {
+        let Accesses {
+            rdtsc,
+            rdmsr,
+            wrmsr,
+        } = self.accesses();
+        rdtsc.wrapping_add(rdmsr).wrapping_add(wrmsr)
+    }
+
     /// `ticks` pass at once (an SMI) after `accesses` more accesses.
     pub(super) fn stall_after(&self, accesses: u64, ticks: u64) {
-        let at = self.accesses.get().wrapping_add(accesses);
+        let at = self.accessed().wrapping_add(accesses);
         self.stall.set(Some((at, ticks)));
     }
 
@@ -129,10 +148,13 @@ impl<'a> Simulator<'a> {
         (x >> 16) % bound
     }
 
-    fn boundary(&self) {
+    fn boundary(&self, count: impl FnOnce(&mut Accesses) -> &mut u64) {
         self.run(COST);
-        let access = self.accesses.get();
-        self.accesses.set(access.wrapping_add(1));
+        let access = self.accessed();
+        let mut accesses = self.accesses();
+        let counted = count(&mut accesses);
+        *counted = counted.wrapping_add(1);
+        self.accesses.set(accesses);
         if let Some((at, ticks)) = self.stall.get() {
             if at == access {
                 self.run(ticks);
@@ -158,19 +180,18 @@ impl<'a> Simulator<'a> {
 
 impl Hardware for Simulator<'_> {
     fn tsc(&self) -> u64 {
-        self.boundary();
+        self.boundary(|accesses| &mut accesses.rdtsc);
         self.tsc.get()
     }
 
     fn read(&self, counter: Counter) -> u64 {
-        self.boundary();
+        self.boundary(|accesses| &mut accesses.rdmsr);
         self.msrs().get(counter)
     }
 
     fn write(&self, counter: Counter, value: u64) {
-        self.boundary();
+        self.boundary(|accesses| &mut accesses.wrmsr);
         let written = value.wrapping_sub(self.truth().get(counter));
         self.written.set(self.written.get().with(counter, written));
-        self.writes.set(self.writes.get().wrapping_add(1));
     }
 }

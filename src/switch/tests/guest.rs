@@ -112,10 +112,10 @@ mod rules {
         let mut vcpu = in_c0(&sim, &cpu);
         cpu.load(&sim, &mut vcpu);
         sim.run(100_000);
-        let writes = sim.writes.get();
+        let writes = sim.accesses().wrmsr;
         cpu.set_c0(&sim, &mut vcpu, true);
         cpu.configure(&sim, &mut vcpu, 1 << 48, 48, false);
-        assert_eq!(sim.writes.get(), writes);
+        assert_eq!(sim.accesses().wrmsr, writes);
         cpu.guest_write(&sim, &mut vcpu, Aperf, 0);
         let now = guest_pair(&sim, &cpu, &mut vcpu);
         assert!(now.aperf <= 2 * WINDOW);

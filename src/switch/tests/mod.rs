@@ -3,6 +3,7 @@
 //! The rules, held against a simulated CPU.
 
 mod calibration;
+mod cost;
 mod guest;
 mod host;
 mod mode;

@@ -28,7 +28,7 @@ mod rules {
         let (sim, cpu) = (Simulator::new(512), Cpu::new());
         assert!(calibrated(&sim, &cpu));
         let mut vcpu = in_c0(&sim, &cpu);
-        let writes = sim.writes.get();
+        let writes = sim.accesses().wrmsr;
         cpu.configure(&sim, &mut vcpu, 3 << 31, 32, false);
         assert!(!vcpu.passthrough());
         let start = sim.now();
@@ -45,7 +45,7 @@ mod rules {
         assert!(last.mperf.abs_diff(elapsed + elapsed / 2) <= 2 * WINDOW);
         assert!(last.aperf.abs_diff(elapsed / 2) <= WINDOW);
         cpu.put(&sim, &mut vcpu);
-        assert_eq!(sim.writes.get(), writes);
+        assert_eq!(sim.accesses().wrmsr, writes);
     }
 
     #[test]
