@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, ensure};
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ktap, note, oracle};
+use harness::{cpu, ktap, note, oracle};
 
 const KERNEL: &str = "/guest/bzImage";
 const INITRD: &str = "/guest/initramfs";
@@ -21,6 +21,7 @@ const INITRD: &str = "/guest/initramfs";
 /// Boots the guest with the CPUs at `ratio` and checks what it says.
 fn boots(ratio: u64) -> Result<()> {
     let machine = oracle::require()?;
+    cpu::pin(0)?;
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, ratio);
 
