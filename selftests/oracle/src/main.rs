@@ -2,7 +2,7 @@
 
 //! Asks and commands the emulator from the machine inside it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -39,7 +39,7 @@ enum Command {
         /// Index of the CPU; default: all
         cpu: Option<u64>,
     },
-    /// Append standard input to the verdict
+    /// Copy standard input to standard output and append it to the verdict, as it comes
     Put,
     /// Leave the emulator
     Stop {
@@ -70,12 +70,23 @@ fn main() -> Result<ExitCode> {
             let previous = oracle::set_ratio(cpu.unwrap_or(ALL_CPUS), ticks);
             println!("{}", previous as f64 / one);
         }
-        Command::Put => {
-            let mut text = Vec::new();
-            io::stdin().read_to_end(&mut text)?;
-            oracle::put(&text);
-        }
+        Command::Put => put()?,
         Command::Stop { status } => oracle::stop(status),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One process for all of the input: one for each line would take the CPU from
+/// the very test that has written the line.
+fn put() -> Result<()> {
+    let mut chunk = [0; 4096];
+    loop {
+        let text = match io::stdin().read(&mut chunk)? {
+            0 => return Ok(()),
+            length => &chunk[..length],
+        };
+        oracle::put(text);
+        io::stdout().write_all(text)?;
+        io::stdout().flush()?;
+    }
 }
