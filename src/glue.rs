@@ -113,7 +113,8 @@ impl Backend for Machine {
             pr_err!(
                 "this CPU stays offline: MPERF does not tick with the TSC, and {vcpus} vCPUs read it\n"
             );
-            EBUSY
+            // Not EBUSY, on which the kernel tries again and again.
+            EOPNOTSUPP
         })?;
         if !known {
             pr_warn!("MPERF does not tick with the TSC here: all guest reads are intercepted\n");
