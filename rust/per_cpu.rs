@@ -13,7 +13,7 @@ use crate::{
     Backend, //
 };
 
-/// A static variable of which each CPU has a copy of its own; declare it with [`crate::per_cpu`].
+/// A static variable of which each CPU has a copy of its own; declare it with [`crate::per_cpu!`].
 ///
 /// `T` is [`Sync`] because an NMI may look at it while the code that it interrupted does.
 ///
@@ -26,7 +26,7 @@ pub struct PerCpu<T: Sync>(T);
 impl<T: Sync> PerCpu<T> {
     /// # Safety
     ///
-    /// To be used by [`crate::per_cpu`] only.
+    /// To be used by [`crate::per_cpu!`] only.
     #[doc(hidden)]
     pub const unsafe fn new(initial: T) -> Self {
         // INVARIANT: The macro places the object.

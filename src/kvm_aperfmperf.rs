@@ -3,7 +3,7 @@
 //! Guest APERF/MPERF without VM exits.
 //!
 //! - `switch/`: what is in the MSRs, and how it changes. Pure logic.
-//! - [`glue`]: that logic on the real counters.
+//! - `glue`: that logic on the real counters.
 //! - here: the module's life.
 //!
 //! Everything unsafe is in the crate `aperfmperf_hal`, in `rust/`.
