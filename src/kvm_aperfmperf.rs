@@ -44,6 +44,8 @@ struct AperfMperf {
 }
 
 impl kernel::Module for AperfMperf {
+    /// The last step that can fail is the one that lets vCPUs be created, so that no guest value
+    /// has been in the MSRs when the steps before it are undone. Each undoes itself when dropped.
     fn init(module: &'static ThisModule) -> Result<Self> {
         let counters = Counters::probe().map_err(|missing| {
             pr_err!(
@@ -54,8 +56,11 @@ impl kernel::Module for AperfMperf {
         })?;
         let hotplug = Hotplug::install(counters)?;
         let syscore = Syscore::register(counters)?;
-        let hooks = Hooks::register(counters, module)
-            .inspect_err(|_| pr_err!("another module has taken the counters\n"))?;
+        let hooks = Hooks::register(counters, module).inspect_err(|error| {
+            if *error == EBUSY {
+                pr_err!("another module has taken the counters\n");
+            }
+        })?;
         pr_info!("loaded; guest reads are {}\n", glue::how_served());
         Ok(Self {
             _hotplug: hotplug,
