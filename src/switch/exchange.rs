@@ -11,8 +11,8 @@
 //! cancels out.
 //!
 //! What is written is what will be right when the write takes effect, as far as that can be
-//! foreseen: the TSC is read once more, and the rest of the delay, the lead, is measured when the CPU comes
-//! online ([`super::calibration`]).
+//! foreseen: the TSC is read once more, and the rest of the delay, the lead, is measured when the
+//! CPU comes online ([`super::calibration`]).
 //!
 //! An NMI or SMI inside a sample breaks that last assumption, and one beside the write leaves the
 //! new value late. Both are seen as a long time between two reads of the TSC, and the step is
