@@ -33,8 +33,12 @@ use super::{
     rate::Rate, //
 };
 
-/// How often an interrupted sample or exchange is tried.
-const ATTEMPTS: usize = 3;
+/// How often an interrupted exchange is tried.
+const EXCHANGES: usize = 3;
+
+/// How often an interrupted sample is tried. What a sample is off by stays in the host pair, so
+/// many short interruptions in a row, as of a virtual CPU, must not exhaust it.
+const SAMPLES: usize = 16;
 
 /// A sample that takes so many times the shortest was interrupted. The TSC does not slow down
 /// with the core, so this leaves room for the lowest frequency.
@@ -80,7 +84,7 @@ impl Cpu {
     #[inline(never)]
     pub(super) fn sample(&self, hw: &impl Hardware) -> Sample {
         let mut best = sample_once(hw);
-        for _ in 1..ATTEMPTS {
+        for _ in 1..SAMPLES {
             if !self.slow(best.took, SLOW_SAMPLE) {
                 break;
             }
@@ -89,7 +93,19 @@ impl Cpu {
                 best = next;
             }
         }
+        self.follow(best.took);
         best
+    }
+
+    /// Has the shortest sample follow the core's frequency: where all of them are slow, none was
+    /// interrupted.
+    fn follow(&self, took: u64) {
+        let shortest = self.shortest.load(Relaxed);
+        if took < shortest {
+            self.shortest.store(took, Relaxed);
+        } else if self.slow(took, SLOW_SAMPLE) {
+            self.shortest.store(took / SLOW_SAMPLE, Relaxed);
+        }
     }
 
     fn slow(&self, took: u64, factor: u64) -> bool {
@@ -131,7 +147,7 @@ impl Cpu {
             self.offset.store(host.minus(after.pair));
             self.busy.store(false, Release);
 
-            if attempt == ATTEMPTS || !self.slow(elapsed, SLOW_EXCHANGE) {
+            if attempt == EXCHANGES || !self.slow(elapsed, SLOW_EXCHANGE) {
                 return after;
             }
             attempt += 1;
