@@ -127,7 +127,7 @@ pub struct Exits {
 
 /// The events of this CPU's vendor.
 pub fn exits() -> Exits {
-    if vendor_is(b"AuthenticAMD") {
+    if is_amd() {
         Exits {
             rdmsr: event::svm_exit(0x7c),
             wrmsr: event::svm_exit(0x7c),
@@ -140,6 +140,11 @@ pub fn exits() -> Exits {
             interrupt: event::vmx_exit(1),
         }
     }
+}
+
+/// Whether this CPU has SVM, and not VMX.
+pub fn is_amd() -> bool {
+    vendor_is(b"AuthenticAMD")
 }
 
 fn vendor_is(vendor: &[u8; 12]) -> bool {

@@ -12,7 +12,10 @@ pub mod guest;
 pub mod host;
 pub mod ktap;
 pub mod module;
+pub mod nested;
 pub mod oracle;
 pub mod pair;
+pub mod signal;
+pub mod watch;
 
 pub use pair::{ONE_SWITCH, Pair};

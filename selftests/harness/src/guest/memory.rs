@@ -20,6 +20,7 @@ const PDPT: u64 = 0x4000;
 const PD: u64 = 0x5000;
 const GP_HANDLER: u64 = 0x6000;
 const TIMER_HANDLER: u64 = 0x7000;
+const NMI_HANDLER: u64 = 0x7800;
 pub const CODE: u64 = 0x8000;
 const STACKS: u64 = 0x10000;
 const STACK_SIZE: u64 = 0x1000;
@@ -29,6 +30,7 @@ pub const IDT_LIMIT: u16 = 256 * 16 - 1;
 pub const CODE_SELECTOR: u16 = 1 << 3;
 pub const DATA_SELECTOR: u16 = 2 << 3;
 
+const NMI_VECTOR: u64 = 2;
 const GP_VECTOR: u64 = 13;
 /// The interrupt that a guest may get from its local APIC; it only ends HLT.
 pub const TIMER_VECTOR: u64 = 0x20;
@@ -39,6 +41,12 @@ guest_code! {
         "inc r15"
         "add rsp, 8"
         "add qword ptr [rsp], 2"
+        "iretq"
+}
+
+guest_code! {
+    /// An NMI only ends HLT.
+    nmi_handler:
         "iretq"
 }
 
@@ -118,6 +126,7 @@ impl Memory {
         );
 
         for (vector, handler, code) in [
+            (NMI_VECTOR, NMI_HANDLER, nmi_handler()),
             (GP_VECTOR, GP_HANDLER, gp_handler()),
             (TIMER_VECTOR, TIMER_HANDLER, timer_handler()),
         ] {

@@ -174,15 +174,31 @@ impl Vcpu {
         })
     }
 
+    /// Sets the guest pair: KVM_SET_MSRS.
+    pub fn set_pair(&self, pair: Pair) -> Result<()> {
+        self.set_msr(MSR_IA32_APERF, pair.aperf)?;
+        self.set_msr(MSR_IA32_MPERF, pair.mperf)
+    }
+
+    /// KVM_GET_MP_STATE.
+    pub fn mp_state(&self) -> Result<u32> {
+        let state = self.0.get_mp_state().context("KVM_GET_MP_STATE")?;
+        Ok(state.mp_state)
+    }
+
+    /// KVM_SET_MP_STATE.
+    pub fn set_mp_state(&self, mp_state: u32) -> Result<()> {
+        self.0
+            .set_mp_state(kvm_mp_state { mp_state })
+            .with_context(|| format!("KVM_SET_MP_STATE to {mp_state}"))
+    }
+
     /// Puts the vCPU into or out of the halted state: KVM_SET_MP_STATE.
     pub fn set_halted(&self, halted: bool) -> Result<()> {
-        let mp_state = if halted {
+        self.set_mp_state(if halted {
             KVM_MP_STATE_HALTED
         } else {
             KVM_MP_STATE_RUNNABLE
-        };
-        self.0
-            .set_mp_state(kvm_mp_state { mp_state })
-            .context("KVM_SET_MP_STATE")
+        })
     }
 }

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! L1 in VMX operation (SDM, "Virtual Machine Control Structures").
+
+use anyhow::Result;
+
+use super::{Reasons, nested_code};
+use crate::guest::Vcpu;
+
+/// SDM, "VMX Basic Exit Reasons".
+pub(super) const REASONS: Reasons = Reasons {
+    interrupt: 1,
+    rdmsr: 31,
+};
+
+/// IA32_FEATURE_CONTROL, as firmware leaves it: VMXON outside of SMX is allowed.
+pub(super) fn allow(vcpu: &Vcpu) -> Result<()> {
+    const IA32_FEATURE_CONTROL: u32 = 0x3a;
+    const LOCK_AND_VMXON: u64 = 1 << 0 | 1 << 2;
+    vcpu.set_msr(IA32_FEATURE_CONTROL, LOCK_AND_VMXON)
+}
+
+pub(super) fn code() -> &'static [u8] {
+    l1_and_l2()
+}
+
+nested_code! {
+    /// The VMXON region is at 0x100000, the VMCS at 0x101000, the MSR bitmap at
+    /// 0x102000, and L2's stack below 0x104000. A VMLAUNCH that fails gives the
+    /// error as the reason, negated.
+    l1_and_l2:
+        // Controls are what is wanted, within what is allowed.
+        ".macro control msr, wanted, field"
+        "  mov ecx, \\msr"
+        "  rdmsr"
+        "  or eax, \\wanted"
+        "  and eax, edx"
+        "  mov ecx, \\field"
+        "  vmwrite rcx, rax"
+        ".endm"
+        ".macro field encoding, register"
+        "  mov ecx, \\encoding"
+        "  vmwrite rcx, \\register"
+        ".endm"
+
+        "l1_begin"
+        "mov rax, cr4"
+        "or eax, 1 << 13"           // VMXE
+        "mov cr4, rax"
+
+        "mov ecx, 0x480"            // IA32_VMX_BASIC: revision
+        "rdmsr"
+        "mov ebx, 0x100000"
+        "mov dword ptr [rbx], eax"
+        "mov dword ptr [rbx + 0x1000], eax"
+        "push rbx"
+        "vmxon qword ptr [rsp]"
+        "add qword ptr [rsp], 0x1000"
+        "vmclear qword ptr [rsp]"
+        "vmptrld qword ptr [rsp]"
+
+        "test edi, edi"
+        "jz 2f"
+        "mov word ptr [rbx + 0x2000 + 0xe7 / 8], 0x0180" // reads of 0xe7 and 0xe8
+        "2:"
+        "control 0x481, 1, 0x4000"          // pin-based: external-interrupt exiting
+        "control 0x482, 1 << 28, 0x4002"    // processor-based: use MSR bitmaps
+        "control 0x483, 1 << 9, 0x400c"     // exit: host address-space size
+        "control 0x484, 1 << 9, 0x4012"     // entry: IA-32e mode guest
+
+        "mov rax, cr0"
+        "field 0x6800, rax"
+        "field 0x6c00, rax"
+        "mov rax, cr3"
+        "field 0x6802, rax"
+        "field 0x6c02, rax"
+        "mov rax, cr4"
+        "field 0x6804, rax"
+        "field 0x6c04, rax"
+        "field 0x6c14, rsp"
+        "lea rax, [rip + 5f]"
+        "field 0x6c16, rax"
+        "lea rax, [rip + 4f]"
+        "field 0x681e, rax"
+
+        "lea rbx, [rip + 6f]"
+        "3:"
+        "mov rcx, [rbx]"
+        "vmwrite rcx, [rbx + 8]"
+        "add rbx, 16"
+        "lea rax, [rip + 7f]"
+        "cmp rbx, rax"
+        "jb 3b"
+
+        "vmlaunch"
+        "mov ecx, 0x4400"           // VM-instruction error
+        "vmread rbp, rcx"
+        "neg rbp"
+        "exit"
+
+        "4:"
+        "l2 0x11f"                  // VMX exits by RDMSR
+
+        "5:"
+        "mov ecx, 0x4402"           // exit reason
+        "vmread rbp, rcx"
+        "l1_end rbp"
+
+        // Fields with values that are known.
+        ".p2align 3"
+        "6:"
+        ".quad 0x2004, 0x102000"    // MSR bitmap
+        ".quad 0x2800, -1"          // VMCS link pointer
+        ".quad 0x681a, 0x400"       // L2: DR7
+        ".quad 0x681c, 0x104000"    // RSP
+        ".quad 0x6820, 0x2"         // RFLAGS
+        ".quad 0x0802, 0x8"         // CS
+        ".quad 0x4802, 0xffffffff"
+        ".quad 0x4816, 0xa09b"
+        ".quad 0x480e, 0x67"        // TR: busy TSS
+        ".quad 0x4822, 0x8b"
+        ".quad 0x4814, 0x10000"     // ES, SS, DS, FS, GS, LDTR: unusable
+        ".quad 0x4818, 0x10000"
+        ".quad 0x481a, 0x10000"
+        ".quad 0x481c, 0x10000"
+        ".quad 0x481e, 0x10000"
+        ".quad 0x4820, 0x10000"
+        ".quad 0x6816, 0x1000"      // GDTR and IDTR
+        ".quad 0x4810, 0x17"
+        ".quad 0x6818, 0x2000"
+        ".quad 0x4812, 0xfff"
+        ".quad 0x0c00, 0x10"        // L1: ES, CS, SS, DS
+        ".quad 0x0c02, 0x8"
+        ".quad 0x0c04, 0x10"
+        ".quad 0x0c06, 0x10"
+        ".quad 0x0c0c, 0x18"        // TR: not null
+        ".quad 0x6c0c, 0x1000"      // GDTR and IDTR
+        ".quad 0x6c0e, 0x2000"
+        "7:"
+        ".purgem control"
+        ".purgem field"
+}
