@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule guest-mperf, and a HLT that does not exit: KVM_X86_DISABLE_EXITS_HLT. On
+//! VMX the vCPU then stays halted over VM exits, with MP_STATE RUNNABLE, and is
+//! not in C0 while it is put in that state. SVM leaves HLT on #VMEXIT.
+//!
+//! Bounds: exact in user space. While the vCPU is loaded the hardware tells HLT
+//! from C0, so that what the host's interrupts and switches take counts: each
+//! host tick, 4 ms, less than 8,000 instructions at up to 4 ticks. Measured is
+//! a hundredth of the time.
+
+use std::hint;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::cpu::Alone;
+use harness::guest::{Guest, TIMER_VECTOR, Vcpu};
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
+use harness::watch::watch;
+use harness::{Pair, cpu, guest_code, ktap, note, oracle, signal};
+use kvm_bindings::{KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT, kvm_enable_cap};
+
+/// The guest halts for so long.
+const HALT_MS: u64 = 40;
+
+/// Of a guest that has its CPU to itself, one tick in this many is of C0.
+const ALONE_SHARE: u64 = 25;
+
+/// Of one that does not, as it may wait for its CPU before HLT and after it, each
+/// time for a slice of the scheduler, 4 ms.
+const SHARED_SHARE: u64 = 4;
+
+guest_code! {
+    /// Exits once, so that all pages are there. Then halts until the APIC timer
+    /// fires, RDI of its ticks later. TSC and pair before are in R10, R8 and R9,
+    /// and after in R13, R11 and R12.
+    halt_once:
+        "cli"
+        "exit"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot, TIMER_VECTOR
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "rdtsc64 r10"
+        "rdpair r8, r9"
+        "wrmsr64 0x838, rdi"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "rdtsc64 r13"
+        "rdpair r11, r12"
+        "exit"
+}
+
+const _: () = assert!(TIMER_VECTOR == 0x20);
+
+fn require_vmx() -> Result<()> {
+    if cpu::is_amd() {
+        bail!(Skip("SVM leaves HLT on #VMEXIT".into()));
+    }
+    Ok(())
+}
+
+struct Setup {
+    vcpu: Vcpu,
+    _guest: Guest,
+    _ratio: Ratio,
+    _module: Module,
+}
+
+fn prepare() -> Result<Setup> {
+    oracle::require()?;
+    cpu::pin(0)?;
+    let module = Module::loaded()?;
+    let ratio = Ratio::set(THIS_CPU, RATIO_ONE);
+
+    let guest = Guest::with_irqchip(halt_once())?;
+    let mut cap = kvm_enable_cap {
+        cap: KVM_CAP_X86_DISABLE_EXITS,
+        ..Default::default()
+    };
+    cap.args[0] = KVM_X86_DISABLE_EXITS_HLT.into();
+    guest
+        .vm()
+        .enable_cap(&cap)
+        .context("KVM_CAP_X86_DISABLE_EXITS")?;
+
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.resume()?;
+    vcpu.set_argument(HALT_MS * 1_000_000)?;
+    Ok(Setup {
+        vcpu,
+        _guest: guest,
+        _ratio: ratio,
+        _module: module,
+    })
+}
+
+/// Has a signal end KVM_RUN when the guest has halted for long.
+fn run_into_hlt(vcpu: &mut Vcpu) -> Result<Alone> {
+    let alone = Alone::on(0)?;
+    signal::kick_after(HALT_MS * 1000 / 4)?;
+    let error = vcpu.fd_mut().run().err().map(|error| error.errno());
+    ensure!(error == Some(libc::EINTR), "KVM_RUN: {error:?}, not EINTR");
+    Ok(alone)
+}
+
+/// What the guest sees of its HLT, from which an interrupt must have woken it.
+fn expect_halt(vcpu: &mut Vcpu, share: u64) -> Result<()> {
+    let regs = vcpu.run()?;
+    ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
+    let advance = Pair {
+        aperf: regs.r11,
+        mperf: regs.r12,
+    } - Pair {
+        aperf: regs.r8,
+        mperf: regs.r9,
+    };
+    let elapsed = regs.r13 - regs.r10;
+    let halted = oracle::require()?.tsc_hz / 1000 * HALT_MS;
+    note!("the guest sees {advance} over HLT, TSC {elapsed}");
+    ensure!(elapsed >= halted, "the guest did not halt");
+    ensure!(
+        advance.mperf <= elapsed / share && advance.aperf <= elapsed / share,
+        "the pair advanced in HLT"
+    );
+    Ok(())
+}
+
+fn put_by_signal() -> Result<()> {
+    require_vmx()?;
+    let Setup { vcpu, .. } = &mut prepare()?;
+    let _alone = run_into_hlt(vcpu)?;
+    watch("in HLT, in user space", vcpu)?.expect_still()?;
+    expect_halt(vcpu, ALONE_SHARE)?;
+    watch("after HLT", vcpu)?.expect_c0()
+}
+
+fn put_by_scheduler() -> Result<()> {
+    require_vmx()?;
+    let Setup { vcpu, .. } = &mut prepare()?;
+    let done = AtomicBool::new(false);
+
+    let switches = cpu::thread_switches();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                hint::spin_loop();
+            }
+        });
+        let result = expect_halt(vcpu, SHARED_SHARE);
+        done.store(true, Relaxed);
+        result
+    })?;
+    let switches = cpu::thread_switches() - switches;
+    note!("switches of the vCPU's thread: {switches}");
+    ensure!(switches > 1, "the vCPU was not preempted");
+    Ok(())
+}
+
+/// SVM has a vCPU go on after HLT at the host's next interrupt, too early.
+fn left_by_exit() -> Result<()> {
+    if !cpu::is_amd() {
+        bail!(Skip("VMX stays in HLT over VM exits".into()));
+    }
+    let Setup { vcpu, .. } = &mut prepare()?;
+    let regs = vcpu.run()?;
+    let elapsed = regs.r13 - regs.r10;
+    let halted = oracle::require()?.tsc_hz / 1000 * HALT_MS;
+    note!("out of HLT after {elapsed} of {halted} ticks");
+    ensure!(elapsed < halted, "the vCPU stayed halted");
+    watch("after HLT", vcpu)?.expect_c0()
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("KVM_RUN returns during HLT", put_by_signal),
+        ("another task preempts the vCPU in HLT", put_by_scheduler),
+        ("a VM exit ends HLT", left_by_exit),
+    ])
+}
