@@ -52,6 +52,7 @@ help:
 	@echo
 	@echo 'All but the first and clean install the Debian packages that are missing.'
 	@echo 'KERNEL_TARBALL=<file> takes the source of Linux from there.'
+	@echo 'KVMTOOL=<file> boots the Linux guest with that static lkvm, not the own monitor.'
 	@echo 'The cache is $${XDG_CACHE_HOME:-~/.cache}/kvm-aperfmperf, logs are in build/logs.'
 
 .PHONY: packages

@@ -7,6 +7,13 @@ set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
 
+# The emulated host has no shared libraries.
+if [[ -n ${KVMTOOL:-} ]] &&
+	{ [[ ! -x $KVMTOOL ]] || readelf -l "$KVMTOOL" 2>&1 | grep -qE 'INTERP|Error'; }; then
+	echo "error: KVMTOOL=$KVMTOOL is no static executable; make lkvm-static in kvmtool builds one" >&2
+	exit 1
+fi
+
 step module "compile kvm_aperfmperf.ko" \
 	make -C "$ROOT" KDIR="$BUILD/kernel" RUSTC=/usr/bin/rustc modules
 step selftests "compile the selftests" \

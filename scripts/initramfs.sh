@@ -10,6 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 
 MODULE=$1
+KVMTOOL=${KVMTOOL:-}
 KERNEL=$BUILD/kernel
 OUT=$BUILD/initramfs
 
@@ -51,5 +52,6 @@ install -m 755 "$ROOT/selftests/guest/init" "$OUT/guest/init"
 pack "$OUT/guest" "$OUT/guest.cpio.zst"
 cp "$OUT/guest.cpio.zst" "$OUT/host/guest/initramfs"
 cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
+[[ -z $KVMTOOL ]] || install -m 755 "$KVMTOOL" "$OUT/host/guest/lkvm"
 
 pack "$OUT/host" "$OUT/host.cpio.zst"

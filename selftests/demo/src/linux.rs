@@ -3,20 +3,16 @@
 //! A stock Linux guest, which shows its frequency on its console again and
 //! again.
 
-use std::env;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use harness::host::Msrs;
 use harness::oracle::{self, ALL_CPUS, RATIO_ONE};
-use harness::{cpu, oracle::Machine};
+use harness::{cpu, linux, oracle::Machine};
 
 use crate::table::Row;
 use crate::{CPU, RATIOS};
-
-const KERNEL: &str = "/guest/bzImage";
-const INITRD: &str = "/guest/initramfs";
 
 /// The guest samples while the frequency changes; the next sample is clean.
 const SAMPLES_A_RATIO: usize = 2;
@@ -25,15 +21,10 @@ const SAMPLES_A_RATIO: usize = 2;
 pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
     let Machine { cpus, .. } = oracle::require()?;
     cpu::pin(CPU)?;
-    let mut vmm = Command::new(env::current_exe()?.with_file_name("vmm"))
-        .args(["--kernel", KERNEL, "--initrd", INITRD])
-        .args([
-            "--cmdline",
-            &format!("quiet samples={}", SAMPLES_A_RATIO * RATIOS.len()),
-        ])
+    let mut vmm = linux::monitor(SAMPLES_A_RATIO * RATIOS.len())?
         .stdout(Stdio::piped())
         .spawn()
-        .context("start the VMM")?;
+        .context("start the monitor")?;
     // Watch from elsewhere, so that the guest has its CPU to itself.
     cpu::pin(cpus as usize - 1)?;
     let msrs = Msrs::open(CPU)?;
@@ -76,7 +67,7 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
 
     let status = vmm.wait()?;
     let log = log.join("\n");
-    ensure!(status.success(), "{log}\nthe VMM failed: {status}");
+    ensure!(status.success(), "{log}\nthe monitor failed: {status}");
     ensure!(
         rows.len() == RATIOS.len(),
         "{log}\nthe guest did not finish"

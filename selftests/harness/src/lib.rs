@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod guest;
 pub mod host;
 pub mod ktap;
+pub mod linux;
 pub mod module;
 pub mod nested;
 pub mod oracle;

@@ -7,16 +7,14 @@
 //! Bound of the frequency: 10 %. The kernel shows the average over its last
 //! tick, in which the monitor and the host's tick may have had their share.
 
-use std::env;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{cpu, ktap, note, oracle};
+use harness::{cpu, ktap, linux, note, oracle};
 
-const KERNEL: &str = "/guest/bzImage";
-const INITRD: &str = "/guest/initramfs";
+const SAMPLES: usize = 2;
 
 /// Boots the guest with the CPUs at `ratio` and checks what it says.
 fn boots(ratio: u64) -> Result<()> {
@@ -25,27 +23,17 @@ fn boots(ratio: u64) -> Result<()> {
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, ratio);
 
-    let vmm = env::current_exe()?.with_file_name("vmm");
-    let output = Command::new(&vmm)
-        .args([
-            "--kernel",
-            KERNEL,
-            "--initrd",
-            INITRD,
-            "--cmdline",
-            "quiet samples=2",
-        ])
+    let output = linux::monitor(SAMPLES)?
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("run {}", vmm.display()))?;
+        .context("start the monitor")?;
     let console = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     for line in console.lines() {
         note!("| {line}");
     }
     ensure!(
         output.status.success(),
-        "{}: {}",
-        vmm.display(),
+        "the monitor failed: {}",
         output.status
     );
 
@@ -75,7 +63,7 @@ fn boots(ratio: u64) -> Result<()> {
         samples += 1;
     }
     ensure!(
-        samples == 2,
+        samples == SAMPLES,
         "the guest showed its frequency {samples} times"
     );
     Ok(())

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! The stock Linux guest and the monitor that boots it.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::oracle;
+
+const KERNEL: &str = "/guest/bzImage";
+const INITRD: &str = "/guest/initramfs";
+
+/// Present if the build was given `KVMTOOL=`.
+const KVMTOOL: &str = "/guest/lkvm";
+
+/// A command that boots the guest with its console on standard output. The guest
+/// shows its frequency `samples` times and resets, which ends the command.
+pub fn monitor(samples: usize) -> Result<Command> {
+    let cmdline = format!("quiet samples={samples}");
+    let mut command;
+    if Path::new(KVMTOOL).exists() {
+        command = Command::new(KVMTOOL);
+        command
+            .args(["run", "-k", KERNEL, "-i", INITRD, "-m", "192", "-c", "1"])
+            .args(["--console", "serial", "--network", "mode=none"])
+            .args(["-p", &format!("{} {cmdline}", kvmtool_cmdline()?)]);
+    } else {
+        command = Command::new(env::current_exe()?.with_file_name("vmm"));
+        command
+            .args(["--kernel", KERNEL, "--initrd", INITRD])
+            .args(["--cmdline", &cmdline]);
+    }
+    Ok(command)
+}
+
+/// The TSC's frequency and the delay loop are given, as to find them out takes
+/// the guest longer than all the rest.
+fn kvmtool_cmdline() -> Result<String> {
+    let tsc_khz = oracle::machine().context("no oracle")?.tsc_hz / 1000;
+    Ok(format!(
+        "console=ttyS0,115200 panic=-1 lpj=2000000 tsc_early_khz={tsc_khz}"
+    ))
+}
