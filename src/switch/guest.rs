@@ -31,7 +31,7 @@ use super::{
 impl Cpu {
     /// The vCPU's task starts or goes on to run it: KVM_RUN begins, or sched-in.
     pub(crate) fn load(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
-        self.change(hw, vcpu, |vcpu| vcpu.running = true);
+        self.change(hw, vcpu, Vcpu::start);
     }
 
     /// The vCPU's task stops running it: KVM_RUN ends, or sched-out.
@@ -42,7 +42,7 @@ impl Cpu {
     /// The vCPU entered or left C0.
     pub(crate) fn set_c0(&self, hw: &impl Hardware, vcpu: &mut Vcpu, c0: bool) {
         if vcpu.c0 != c0 {
-            self.change(hw, vcpu, |vcpu| vcpu.c0 = c0);
+            self.change(hw, vcpu, |vcpu| vcpu.set_c0(c0));
         }
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Vcpu {
     pub(super) ratio: TscRatio,
     /// By how much MPERF has advanced since the vCPU was last somewhere.
     away: u64,
+    /// Userspace set MPERF, and nothing told since whether the vCPU is in C0.
+    restored: bool,
     /// The fraction of a guest tick that scaling has left over.
     carry: u64,
     /// KVM asked for interception.
@@ -69,6 +71,7 @@ impl Vcpu {
             mode: Mode::choose(TscRatio::ONE, permit.is_none(), Pair::ZERO),
             ratio: TscRatio::ONE,
             away: 0,
+            restored: false,
             carry: 0,
             asked: false,
             permit,
@@ -127,10 +130,27 @@ impl Vcpu {
         self.away = 0;
     }
 
+    /// KVM_RUN begins, or sched-in.
+    pub(super) fn start(&mut self) {
+        self.running = true;
+        self.restored = false;
+    }
+
+    /// A vCPU that was not in C0 when it was saved is RUNNABLE while it is restored, as MP_STATE
+    /// comes after the MSRs. Its MPERF must not advance in between.
+    pub(super) fn set_c0(&mut self, c0: bool) {
+        if self.restored {
+            self.forget_pause();
+        }
+        self.restored = false;
+        self.c0 = c0;
+    }
+
     pub(super) fn set(&mut self, counter: Counter, value: u64) {
         self.pair = self.pair.with(counter, value);
         if counter == Counter::Mperf {
             self.away = 0;
+            self.restored = !self.running;
         }
         self.choose_mode();
     }

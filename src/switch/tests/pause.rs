@@ -77,6 +77,23 @@ mod rules {
     }
 
     #[test]
+    fn a_vcpu_that_is_restored_as_halted_has_exactly_what_was_saved() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, PAUSE);
+        sim.run(PAUSE);
+        cpu.set_c0(&sim, &mut vcpu, false);
+        assert_eq!(cpu.guest_read(&sim, &mut vcpu, Mperf), PAUSE);
+
+        // From here on its MP_STATE is known.
+        cpu.set_c0(&sim, &mut vcpu, true);
+        sim.run(PAUSE);
+        cpu.set_c0(&sim, &mut vcpu, false);
+        assert!(cpu.guest_read(&sim, &mut vcpu, Mperf) >= 2 * PAUSE);
+    }
+
+    #[test]
     fn time_on_a_cpu_is_no_pause() {
         for intercept in [false, true] {
             let (sim, cpu) = (Simulator::new(1024), Cpu::new());

@@ -5,8 +5,8 @@
 //! that KVM_GET_MSR_INDEX_LIST names, as a VMM does that has never heard of
 //! these two.
 //!
-//! Bounds: what the TSC advanced since the restoration began, at ratio 1; and one
-//! switch for the ratio.
+//! Bounds: exact for a vCPU that is restored halted. Else what the TSC advanced
+//! since the restoration began, at ratio 1; and one switch for the ratio.
 
 use std::process::ExitCode;
 
@@ -16,8 +16,11 @@ use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio};
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use harness::watch::watch;
 use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle};
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, kvm_regs,
+};
 
 const KNOWN: Pair = Pair {
     aperf: 3 << 40,
@@ -157,9 +160,33 @@ fn to_another_cpu() -> Result<()> {
     running(1)
 }
 
+/// MP_STATE comes last, and tells only then that the vCPU was halted.
+fn halted() -> Result<()> {
+    let (_module, source) = prepare()?;
+    let mut vcpu = source.vcpu(0)?;
+    vcpu.set_halted(true)?;
+    vcpu.set_pair(KNOWN)?;
+    let saved = Saved::of(&source, &mut vcpu)?;
+    ensure!(saved.mp_state == KVM_MP_STATE_HALTED, "not saved as halted");
+    drop((vcpu, source));
+
+    let target = Guest::with_irqchip(measure_on_each_run())?;
+    let vcpu = saved.restore(&target, 0)?;
+    cpu::spin(100_000);
+    vcpu.set_mp_state(saved.mp_state)?;
+    let pair = vcpu.pair()?;
+    note!("saved {KNOWN}, restored {pair}");
+    ensure!(pair == KNOWN, "MPERF ran by {}", (pair - KNOWN).mperf);
+    watch("restored as halted", &vcpu)?.expect_still()?;
+
+    vcpu.set_mp_state(KVM_MP_STATE_RUNNABLE)?;
+    watch("woken up", &vcpu)?.expect_c0()
+}
+
 fn main() -> ExitCode {
     ktap::run(&[
         ("a running vCPU goes on in another VM", || running(0)),
         ("a running vCPU goes on on another CPU", to_another_cpu),
+        ("a halted vCPU has exactly what was saved", halted),
     ])
 }
