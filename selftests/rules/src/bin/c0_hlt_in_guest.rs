@@ -142,6 +142,16 @@ fn put_by_signal() -> Result<()> {
     watch("after HLT", vcpu)?.expect_c0()
 }
 
+/// KVM_SET_MP_STATE ends a HLT that only the hardware knows of.
+fn ended_by_user_space() -> Result<()> {
+    require_vmx()?;
+    let Setup { vcpu, .. } = &mut prepare()?;
+    let _alone = run_into_hlt(vcpu)?;
+
+    vcpu.set_halted(false)?;
+    watch("made RUNNABLE", vcpu)?.expect_c0()
+}
+
 fn put_by_scheduler() -> Result<()> {
     require_vmx()?;
     let Setup { vcpu, .. } = &mut prepare()?;
@@ -181,6 +191,7 @@ fn left_by_exit() -> Result<()> {
 fn main() -> ExitCode {
     ktap::run(&[
         ("KVM_RUN returns during HLT", put_by_signal),
+        ("KVM_SET_MP_STATE ends HLT", ended_by_user_space),
         ("another task preempts the vCPU in HLT", put_by_scheduler),
         ("a VM exit ends HLT", left_by_exit),
     ])
