@@ -104,7 +104,9 @@ impl Cpu {
         if took < shortest {
             self.shortest.store(took, Relaxed);
         } else if self.slow(took, SLOW_SAMPLE) {
-            self.shortest.store(took / SLOW_SAMPLE, Relaxed);
+            // A little at a time, in case that all of them were.
+            let longer = shortest.saturating_mul(2).min(took / SLOW_SAMPLE);
+            self.shortest.store(longer, Relaxed);
         }
     }
 
