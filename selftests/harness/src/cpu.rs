@@ -17,18 +17,33 @@ use crate::oracle::event;
 ///
 /// `EINVAL` if there is no such CPU online.
 pub fn pin(cpu: usize) -> io::Result<()> {
+    pin_thread(0, cpu)
+}
+
+/// Binds the thread `thread`, one of [`thread_id`], to `cpu`.
+///
+/// # Errors
+///
+/// `EINVAL` if there is no such CPU online.
+pub fn pin_thread(thread: libc::pid_t, cpu: usize) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is a plain bit mask, for which all zeroes is the
     // empty set, and both calls only access the set that they are given.
     let ret = unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set)
+        libc::sched_setaffinity(thread, size_of_val(&set), &set)
     };
     if ret == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// The kernel's name for the calling thread.
+pub fn thread_id() -> libc::pid_t {
+    // SAFETY: gettid() has no memory effects.
+    unsafe { libc::gettid() }
 }
 
 /// No ordinary task preempts the calling thread until this is dropped, so that a

@@ -65,12 +65,21 @@ pub fn outside(value: u64, (low, high): (u64, u64)) -> u64 {
     below.max(above).max(0) as u64
 }
 
-/// An event of perf's msr PMU on one CPU, counting since it was opened.
+/// An event of perf's msr PMU on one CPU or of one thread, counting since it was opened.
 pub struct PerfMsr(File);
 
 impl PerfMsr {
     /// Opens `event`, such as "aperf", of the msr PMU on `cpu`.
     pub fn open(event: &str, cpu: usize) -> Result<Self> {
+        Self::count(event, -1, cpu as i32)
+    }
+
+    /// Opens `event` for the calling thread, on whatever CPU it runs.
+    pub fn of_this_thread(event: &str) -> Result<Self> {
+        Self::count(event, 0, -1)
+    }
+
+    fn count(event: &str, thread: libc::pid_t, cpu: i32) -> Result<Self> {
         let pmu = "/sys/bus/event_source/devices/msr";
         let pmu_type = fs::read_to_string(format!("{pmu}/type")).context("perf's msr PMU")?;
         let config = fs::read_to_string(format!("{pmu}/events/{event}"))
@@ -88,8 +97,7 @@ impl PerfMsr {
         };
         // SAFETY: `attr` is as large as it says, and the kernel takes zeroes
         // for every member that is not set.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_perf_event_open, &mut attr, -1, cpu as i32, -1, 0) };
+        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &mut attr, thread, cpu, -1, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error()).context("perf_event_open");
         }

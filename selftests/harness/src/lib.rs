@@ -10,12 +10,15 @@
 pub mod cpu;
 pub mod guest;
 pub mod host;
+pub mod kernel;
 pub mod ktap;
 pub mod linux;
 pub mod module;
+pub mod msr_device;
 pub mod nested;
 pub mod oracle;
 pub mod pair;
+pub mod sample;
 pub mod signal;
 pub mod watch;
 

@@ -3,7 +3,7 @@
 //! Loading and unloading of the kernel module under test.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -17,6 +17,12 @@ const SYSFS: &str = "/sys/module/kvm_aperfmperf";
 /// Whether the module is loaded.
 pub fn is_loaded() -> bool {
     Path::new(SYSFS).exists()
+}
+
+/// How many vCPUs pin the module, as an administrator sees it.
+pub fn users() -> Result<u64> {
+    let users = fs::read_to_string(format!("{SYSFS}/refcnt")).context("refcnt")?;
+    Ok(users.trim().parse()?)
 }
 
 /// Loads the module: finit_module(2).

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! A guest that looks at its pair beside its TSC, once in each KVM_RUN.
+
+use anyhow::{Result, ensure};
+
+use crate::Pair;
+use crate::cpu;
+use crate::guest::{Guest, Vcpu};
+use crate::guest_code;
+
+guest_code! {
+    /// TSC before MPERF's read in R10, and after in R11; event RDI, counted
+    /// before all reads in R12, and after in R13.
+    sample_on_each_run:
+        "2:"
+        "mov rbx, -1"
+        "mov rdx, rdi"
+        "oracle 2"
+        "mov r12, rax"
+        "rdtsc64 r10"
+        "rdmsr64 0xe7, r9"
+        "rdtsc64 r11"
+        "rdmsr64 0xe8, r8"
+        "mov rbx, -1"
+        "mov rdx, rdi"
+        "oracle 2"
+        "mov r13, rax"
+        "exit"
+        "jmp 2b"
+}
+
+/// A VM with one vCPU that takes samples.
+pub struct Sampler {
+    pub vcpu: Vcpu,
+    pub guest: Guest,
+}
+
+/// What the guest found in one KVM_RUN.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub pair: Pair,
+    /// The guest's TSC before and after it read MPERF.
+    pub tsc: (u64, u64),
+    /// VM exits by RDMSR that both reads took.
+    pub exits: u64,
+}
+
+impl Sampler {
+    pub fn new() -> Result<Self> {
+        Self::with_vm(|_| Ok(()))
+    }
+
+    /// A VM that is prepared before it gets its vCPU.
+    pub fn with_vm(prepare: impl FnOnce(&Guest) -> Result<()>) -> Result<Self> {
+        let guest = Guest::new(sample_on_each_run())?;
+        prepare(&guest)?;
+        let vcpu = guest.vcpu(0)?;
+        vcpu.set_argument(cpu::exits().rdmsr)?;
+        Ok(Sampler { vcpu, guest })
+    }
+
+    /// Lets the guest look once.
+    pub fn take(&mut self) -> Result<Sample> {
+        Sample::take(&mut self.vcpu)
+    }
+}
+
+impl Sample {
+    /// Lets the guest of a [`Sampler`] look once. Any thread may do that.
+    pub fn take(vcpu: &mut Vcpu) -> Result<Self> {
+        let regs = vcpu.run()?;
+        ensure!(regs.r15 == 0, "{} reads faulted", regs.r15);
+        Ok(Sample {
+            pair: Pair {
+                aperf: regs.r8,
+                mperf: regs.r9,
+            },
+            tsc: (regs.r10, regs.r11),
+            exits: regs.r13 - regs.r12,
+        })
+    }
+}
+
+/// Rule guest-mperf, as samples see it: there is one distance between MPERF and
+/// the guest's TSC that fits all of them, as each sample's MPERF is from some
+/// moment between its two values of the TSC.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    low: i64,
+    high: i64,
+}
+
+impl Distance {
+    pub fn of(sample: &Sample) -> Self {
+        let mperf = sample.pair.mperf;
+        Distance {
+            low: mperf.wrapping_sub(sample.tsc.1) as i64,
+            high: mperf.wrapping_sub(sample.tsc.0) as i64,
+        }
+    }
+
+    pub fn narrow(&mut self, sample: &Sample) {
+        let other = Distance::of(sample);
+        self.low = self.low.max(other.low);
+        self.high = self.high.min(other.high);
+    }
+
+    /// By how many ticks MPERF strayed from the TSC.
+    pub fn error(&self) -> u64 {
+        self.low.saturating_sub(self.high).max(0) as u64
+    }
+}
