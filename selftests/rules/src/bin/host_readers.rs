@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule host-continuity for the host's other readers: /dev/cpu/N/msr in all its
+//! ways, perf's view of a vCPU's task, and the scheduler's tick.
+//!
+//! A read by device is bracketed by two looks at the true counters, and may lie
+//! outside of its bracket by one switch. What perf counted for a task is compared
+//! with the scheduler's account of it, within 1 %: the scheduler's clock stops at
+//! another point of a switch than perf does. A frequency may be off by 10 %: it is
+//! the average over the last tick only.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::guest::{Guest, Vcpu};
+use harness::host::PerfMsr;
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::msr_device::{MsrDevice, Way};
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
+
+/// Where the vCPU runs.
+const CPU: usize = 0;
+
+const THROTTLED: u64 = RATIO_ONE * 3 / 5;
+const READS: u64 = 100;
+const MEASURED_NS: u64 = 40_000_000;
+
+guest_code! {
+    /// Makes its values as different from the host's as can be.
+    write_and_exit:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "2:"
+        "burn 20000"
+        "exit"
+        "jmp 2b"
+}
+
+guest_code! {
+    /// The same, but halts by turns, so that its values stay behind.
+    write_and_halt:
+        "cli"
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "mov r14, 200000"
+        "2:"
+        "exit"
+        "mov r13, 10"
+        "3:"
+        "burn 4000"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "dec r13"
+        "jnz 3b"
+        "jmp 2b"
+}
+
+fn prepare(ratio: u64) -> Result<(Module, Ratio)> {
+    oracle::require()?;
+    cpu::pin(CPU)?;
+    Ok((Module::loaded()?, Ratio::set(ALL_CPUS, ratio)))
+}
+
+/// Runs `vcpu` in a thread of its own on [`CPU`] for as long as `work` takes.
+fn beside<T>(vcpu: &mut Vcpu, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    vcpu.resume()?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let runner = scope.spawn(|| -> Result<()> {
+            cpu::pin(CPU)?;
+            while !stop.load(Ordering::Relaxed) {
+                vcpu.resume()?;
+            }
+            Ok(())
+        });
+        let result = work();
+        stop.store(true, Ordering::Relaxed);
+        runner.join().unwrap()?;
+        result
+    })
+}
+
+/// Whether the MSRs of [`CPU`] hold a guest's values.
+fn foreign() -> bool {
+    let truth = oracle::truth(CPU as u64);
+    truth.hardware.distance(truth.host) > ONE_SWITCH
+}
+
+/// Reads from `reader_cpu` while a guest with `code` runs on [`CPU`].
+fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
+    let _setup = prepare(THROTTLED)?;
+    let device = MsrDevice::open(CPU)?;
+    let guest = Guest::with_irqchip(code)?;
+    let mut vcpu = guest.vcpu(0)?;
+
+    let (worst, found) = beside(&mut vcpu, || {
+        cpu::pin(reader_cpu)?;
+        let (mut worst, mut found) = (0, 0);
+        for _ in 0..READS {
+            thread::sleep(Duration::from_micros(20));
+            let before = foreign();
+            worst = worst.max(device.error(way)?);
+            found += u64::from(before && foreign());
+        }
+        Ok((worst, found))
+    })?;
+
+    note!("{READS} reads by {way:?}, worst error {worst} ticks; {found} beside a guest's values");
+    ensure!(worst <= ONE_SWITCH, "the host pair is off by {worst} ticks");
+    // A reader on the same CPU comes from user space, with the host's values.
+    ensure!(
+        reader_cpu == CPU || found >= READS / 10,
+        "there were no guest values to be confused by"
+    );
+    Ok(())
+}
+
+fn by_device_from_afar(way: Way, code: &[u8]) -> Result<()> {
+    cpu::require_two()?;
+    by_device(way, 1, code)
+}
+
+/// Counts a vCPU's thread that shares its CPU with another one.
+fn perf_of_a_task() -> Result<()> {
+    let machine = oracle::require()?;
+    let _setup = prepare(THROTTLED)?;
+    let guest = Guest::new(write_and_exit())?;
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.resume()?;
+
+    let stop = AtomicBool::new(false);
+    let (aperf, mperf, nanoseconds, switches) = thread::scope(|scope| {
+        scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+        let counted = (|| -> Result<_> {
+            let switches = cpu::thread_switches();
+            let aperf = PerfMsr::of_this_thread("aperf")?;
+            let mperf = PerfMsr::of_this_thread("mperf")?;
+            let start = cpu::thread_time();
+            while cpu::thread_time() - start < MEASURED_NS {
+                vcpu.resume()?;
+            }
+            let counted = (aperf.read()?, mperf.read()?, cpu::thread_time() - start);
+            let switches = cpu::thread_switches() - switches;
+            Ok((counted.0, counted.1, counted.2, switches))
+        })();
+        stop.store(true, Ordering::Relaxed);
+        counted
+    })?;
+
+    let expected = nanoseconds * (machine.tsc_hz / 1_000_000) / 1_000;
+    note!("APERF {aperf}, MPERF {mperf}, by the scheduler {expected}, {switches} switches");
+    ensure!(switches >= 4, "the threads did not take turns");
+    ensure!(
+        mperf.abs_diff(expected) <= expected / 100,
+        "MPERF is not the task's time"
+    );
+    ensure!(
+        aperf.abs_diff(expected * THROTTLED / RATIO_ONE) <= expected / 100,
+        "APERF is not what the CPU did for the task"
+    );
+    Ok(())
+}
+
+/// What /proc/cpuinfo says of [`CPU`].
+fn cpuinfo_mhz() -> Result<f64> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let mhz = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("cpu MHz"))
+        .nth(CPU)
+        .and_then(|line| line.split(": ").nth(1));
+    Ok(mhz.context("no cpu MHz")?.trim().parse()?)
+}
+
+fn scaling_mhz() -> Result<f64> {
+    let path = format!("/sys/devices/system/cpu/cpu{CPU}/cpufreq/scaling_cur_freq");
+    if !Path::new(&path).exists() {
+        bail!(Skip("no cpufreq driver knows this machine".into()));
+    }
+    let khz: f64 = fs::read_to_string(path)?.trim().parse()?;
+    Ok(khz / 1e3)
+}
+
+/// `shown` must follow the true frequency while a guest runs.
+fn frequency(shown: fn() -> Result<f64>) -> Result<()> {
+    let machine = oracle::require()?;
+    for ratio in [THROTTLED, RATIO_ONE / 2, RATIO_ONE] {
+        let _setup = prepare(ratio)?;
+        let guest = Guest::new(write_and_exit())?;
+        let mut vcpu = guest.vcpu(0)?;
+        let mhz = beside(&mut vcpu, || {
+            thread::sleep(Duration::from_millis(30));
+            shown()
+        })?;
+
+        let expected = machine.tsc_hz as f64 / 1e6 * ratio as f64 / RATIO_ONE as f64;
+        note!("{mhz:.3} MHz, the CPU runs at {expected:.3} MHz");
+        ensure!(
+            (mhz / expected - 1.0).abs() <= 0.1,
+            "the host sees another frequency"
+        );
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("offset, on the same CPU", || {
+            by_device(Way::Offset, CPU, write_and_halt())
+        }),
+        ("registers, on the same CPU", || {
+            by_device(Way::Registers, CPU, write_and_halt())
+        }),
+        ("offset, from another CPU", || {
+            by_device_from_afar(Way::Offset, write_and_exit())
+        }),
+        ("registers, from another CPU", || {
+            by_device_from_afar(Way::Registers, write_and_exit())
+        }),
+        ("registers, from another CPU, while it halts", || {
+            by_device_from_afar(Way::Registers, write_and_halt())
+        }),
+        ("perf of the vCPU's task", perf_of_a_task),
+        ("cpu MHz in /proc/cpuinfo", || frequency(cpuinfo_mhz)),
+        ("scaling_cur_freq", || frequency(scaling_mhz)),
+        (
+            "the scheduler's frequency invariance stays on",
+            kernel::expect_frequency_invariance,
+        ),
+    ])
+}
