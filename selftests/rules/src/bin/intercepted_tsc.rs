@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Intercepted mode for a guest whose TSC runs at another frequency than the
+//! host's: MPERF ticks with the guest's TSC, reads exit, and no longer than needed.
+//!
+//! Bounds: intercepted, MPERF is exact but for what rounding takes, which is a tick
+//! for each of MPERF, its start and the TSC. Passed through, it is off by at most one
+//! switch. Over a change, it advances by what lies between the two frequencies.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail, ensure};
+use harness::guest::Guest;
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
+use harness::sample::{Distance, Sample, Sampler};
+use harness::{ONE_SWITCH, cpu, ktap, note, oracle};
+use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
+use kvm_ioctls::{Cap, Kvm};
+
+/// `_IO(KVMIO, 0xa2)`: for a VM, it takes effect for vCPUs to come.
+const KVM_SET_TSC_KHZ: u64 = 0xaea2;
+
+const SAMPLES: u64 = 100;
+const ROUNDING: u64 = 3;
+
+/// A time at one frequency.
+struct Phase {
+    khz: u64,
+    first: Sample,
+    last: Sample,
+    /// Host TSC before and after the first sample, and the last.
+    host: [u64; 4],
+}
+
+/// Ticks of a TSC at `khz` in `host` ticks of one at `host_khz`.
+fn scale(host: u64, khz: u64, host_khz: u64) -> u64 {
+    (u128::from(host) * u128::from(khz) / u128::from(host_khz)) as u64
+}
+
+impl Phase {
+    /// Lets the guest look for a while, at `khz`.
+    fn run(sampler: &mut Sampler, khz: u64, host_khz: u64) -> Result<Self> {
+        let start = cpu::tsc();
+        let first = sampler.take()?;
+        let started = cpu::tsc();
+        let mut distance = Distance::of(&first);
+        let (mut last, mut exits) = (first, first.exits);
+        let (mut ending, mut ended) = (start, started);
+        for _ in 1..SAMPLES {
+            ending = cpu::tsc();
+            let next = sampler.take()?;
+            ended = cpu::tsc();
+            distance.narrow(&next);
+            ensure!(next.pair.aperf > last.pair.aperf, "APERF ran backwards");
+            ensure!(next.pair.mperf > last.pair.mperf, "MPERF ran backwards");
+            exits += next.exits;
+            last = next;
+        }
+
+        let error = distance.error();
+        let reads = 2 * SAMPLES;
+        note!("at {khz} kHz: MPERF strays by {error} ticks, {exits} exits by {reads} reads");
+        let guest = last.tsc.0 - first.tsc.0;
+        let least = scale(ending - started, khz, host_khz);
+        let most = scale(ended - start, khz, host_khz) + 1;
+        ensure!(
+            (least..=most).contains(&guest),
+            "the guest's TSC does not run at {khz} kHz"
+        );
+        let (allowed, expected) = if khz == host_khz {
+            (ONE_SWITCH, 0)
+        } else {
+            (ROUNDING, reads)
+        };
+        ensure!(error <= allowed, "MPERF does not keep to the TSC");
+        ensure!(exits == expected, "{exits} exits instead of {expected}");
+        Ok(Phase {
+            khz,
+            first,
+            last,
+            host: [start, started, ending, ended],
+        })
+    }
+
+    /// Nothing jumped since `before`, which had another frequency.
+    fn expect_continues(&self, before: &Phase, host_khz: u64) -> Result<()> {
+        let shortest = self.host[0] - before.host[3];
+        let longest = self.host[1] - before.host[2];
+        let advance = self.first.pair - before.last.pair;
+        note!(
+            "from {} to {} kHz: {advance}, host TSC {shortest} to {longest}",
+            before.khz,
+            self.khz
+        );
+        let least = scale(shortest, before.khz.min(self.khz), host_khz);
+        let most = scale(longest, before.khz.max(self.khz), host_khz) + ONE_SWITCH;
+        ensure!((least..=most).contains(&advance.mperf), "MPERF jumped");
+        ensure!((1..=longest).contains(&advance.aperf), "APERF jumped");
+        Ok(())
+    }
+}
+
+/// Kilohertz of the host's TSC, as KVM knows it, if KVM can scale it.
+fn prepare() -> Result<(Module, Ratio, u64)> {
+    oracle::require()?;
+    cpu::pin(0)?;
+    if !Kvm::new()?.check_extension(Cap::TscControl) {
+        bail!(Skip("this CPU cannot scale a guest's TSC".into()));
+    }
+    let module = Module::loaded()?;
+    let khz = Sampler::new()?.vcpu.fd().get_tsc_khz()?;
+    Ok((module, Ratio::set(THIS_CPU, RATIO_ONE), khz.into()))
+}
+
+/// Changes the frequency of a vCPU that has already run, there and back.
+fn of_a_vcpu() -> Result<()> {
+    let (_module, _ratio, host) = prepare()?;
+    let mut sampler = Sampler::new()?;
+
+    let mut before = Phase::run(&mut sampler, host, host)?;
+    for khz in [host / 2, host * 3 / 2, 123_457, host, host * 2, host] {
+        sampler.vcpu.fd().set_tsc_khz(khz as u32)?;
+        let after = Phase::run(&mut sampler, khz, host)?;
+        after.expect_continues(&before, host)?;
+        before = after;
+    }
+    Ok(())
+}
+
+fn set_tsc_khz(guest: &Guest, khz: u64) -> Result<()> {
+    // SAFETY: KVM_SET_TSC_KHZ takes a number.
+    let ret = unsafe { libc::ioctl(guest.vm().as_raw_fd(), KVM_SET_TSC_KHZ, khz) };
+    ensure!(ret == 0, "KVM_SET_TSC_KHZ: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// Sets the frequency of a VM before it has vCPUs.
+fn of_a_vm(percent: u64) -> Result<()> {
+    let (_module, _ratio, host) = prepare()?;
+    if Kvm::new()?.check_extension_raw(KVM_CAP_VM_TSC_CONTROL.into()) == 0 {
+        bail!(Skip("KVM cannot set the frequency of a VM's TSC".into()));
+    }
+    let khz = host * percent / 100;
+    let mut sampler = Sampler::with_vm(|guest| set_tsc_khz(guest, khz))?;
+    let before = Phase::run(&mut sampler, khz, host)?;
+    sampler.vcpu.fd().set_tsc_khz(host as u32)?;
+    Phase::run(&mut sampler, host, host)?.expect_continues(&before, host)
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("a vCPU's TSC changes its frequency", of_a_vcpu),
+        ("a VM's TSC is slower", || of_a_vm(40)),
+        ("a VM's TSC is faster", || of_a_vm(250)),
+    ])
+}
