@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule opt-in, with all kinds of VMs taking turns on one CPU: one that disabled
+//! exits on the pair reads the host's, one without the CPUID bit faults, and those
+//! with the bit keep their own.
+//!
+//! The guests halt by turns, so that the CPU goes from one to the other inside the
+//! kernel, with the values of the last one in the MSRs. Bound of raw reads: one
+//! switch outside of what the true counters are before and after.
+
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::guest::{Guest, cpuid};
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle};
+use kvm_bindings::{CpuId, KVM_CAP_X86_DISABLE_EXITS, kvm_enable_cap, kvm_regs};
+use kvm_ioctls::Kvm;
+
+/// Since Linux 6.17; not yet in kvm-bindings.
+const KVM_X86_DISABLE_EXITS_APERFMPERF: u64 = 1 << 4;
+
+const ROUNDS: u64 = 200;
+
+guest_code! {
+    /// Sets both counters to RDI. Then 200 times: reads, compares with the last
+    /// values in R10 and R11, counts strange ones in R12, halts 200 us.
+    keep_own:
+        "cli"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "mov r10, rdi"
+        "mov r11, rdi"
+        "mov r14, 200000"
+        "mov r13, 200"
+        "2:"
+        "rdpair r8, r9"
+        "mov rax, r8"
+        "sub rax, r10"
+        "shr rax, 36"
+        "jz 3f"
+        "inc r12"
+        "3:"
+        "mov rax, r9"
+        "sub rax, r11"
+        "shr rax, 36"
+        "jz 4f"
+        "inc r12"
+        "4:"
+        "mov r10, r8"
+        "mov r11, r9"
+        "burn 4000"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "dec r13"
+        "jnz 2b"
+        "exit"
+}
+
+guest_code! {
+    /// 200 times: reads between two looks at the true counters, counts in R12 what
+    /// lies outside by more than RSI, and halts 200 us. Exits of these reads, event
+    /// RBP, are in R14 at the end.
+    read_raw:
+        "cli"
+        "mov r10, 0x1ff"
+        "wrmsr64 0x80f, r10"    // spurious-interrupt vector: enable
+        "mov r10, 0x20"
+        "wrmsr64 0x832, r10"    // LVT timer: one-shot
+        "mov r10, 0xb"
+        "wrmsr64 0x83e, r10"    // divide by 1
+        "mov r13, 200"
+        "2:"
+        "mov rbx, -1"
+        "mov rdx, rbp"
+        "oracle 2"
+        "sub r14, rax"
+        "mov rbx, -1"
+        "oracle 1"
+        "mov r8, rax"
+        "mov r9, rbx"
+        "rdpair r10, r11"
+        "mov rbx, -1"
+        "oracle 1"
+        "sub rax, r8"           // true advance, with the bound at both ends
+        "lea rax, [rax + rsi * 2]"
+        "sub rbx, r9"
+        "lea rbx, [rbx + rsi * 2]"
+        "sub r10, r8"
+        "add r10, rsi"
+        "sub r11, r9"
+        "add r11, rsi"
+        "cmp r10, rax"
+        "jbe 3f"
+        "inc r12"
+        "3:"
+        "cmp r11, rbx"
+        "jbe 4f"
+        "inc r12"
+        "4:"
+        "mov rbx, -1"
+        "mov rdx, rbp"
+        "oracle 2"
+        "add r14, rax"
+        "mov r10, 200000"
+        "wrmsr64 0x838, r10"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "dec r13"
+        "jnz 2b"
+        "exit"
+}
+
+guest_code! {
+    /// Reads the pair 200 times, and halts 200 us each time.
+    fault_often:
+        "cli"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "mov r14, 200000"
+        "mov r13, 200"
+        "2:"
+        "rdpair r8, r9"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "dec r13"
+        "jnz 2b"
+        "exit"
+}
+
+/// A VM of its own, on the CPU of all of them.
+struct Neighbour {
+    code: &'static [u8],
+    raw: bool,
+    cpuid: fn(&Kvm) -> Result<CpuId>,
+    rdi: u64,
+}
+
+impl Neighbour {
+    /// Runs the VM, and returns its registers and its thread's switches.
+    fn run(&self, start: &Barrier) -> Result<(kvm_regs, u64)> {
+        cpu::pin(0)?;
+        let guest = Guest::with_irqchip(self.code)?;
+        if self.raw {
+            disable_exits(&guest)?;
+        }
+        let mut vcpu = guest.vcpu_with(0, &(self.cpuid)(guest.kvm())?)?;
+        let regs = kvm_regs {
+            rdi: self.rdi,
+            rsi: ONE_SWITCH,
+            rbp: cpu::exits().rdmsr,
+            ..vcpu.regs()?
+        };
+        vcpu.fd().set_regs(&regs).context("KVM_SET_REGS")?;
+        start.wait();
+        Ok((vcpu.run()?, cpu::thread_switches()))
+    }
+}
+
+fn disable_exits(guest: &Guest) -> Result<()> {
+    let capability = KVM_CAP_X86_DISABLE_EXITS;
+    let supported = guest.kvm().check_extension_raw(capability.into()) as u64;
+    if supported & KVM_X86_DISABLE_EXITS_APERFMPERF == 0 {
+        bail!(Skip("KVM cannot disable exits on the pair".into()));
+    }
+    let mut cap = kvm_enable_cap {
+        cap: capability,
+        ..Default::default()
+    };
+    cap.args[0] = KVM_X86_DISABLE_EXITS_APERFMPERF;
+    let vm = guest.vm();
+    vm.enable_cap(&cap).context("KVM_CAP_X86_DISABLE_EXITS")
+}
+
+/// One with its own pair, which starts at `rdi`.
+fn own(rdi: u64) -> Neighbour {
+    Neighbour {
+        code: keep_own(),
+        raw: false,
+        cpuid: cpuid::with_pair,
+        rdi,
+    }
+}
+
+fn take_turns(raw_cpuid: fn(&Kvm) -> Result<CpuId>) -> Result<()> {
+    oracle::require()?;
+    msr_device::make_true(0)?;
+    let _module = Module::loaded()?;
+    let _ratio = Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5);
+    disable_exits(&Guest::new(read_raw())?)?;
+
+    let raw = Neighbour {
+        code: read_raw(),
+        raw: true,
+        cpuid: raw_cpuid,
+        rdi: 0,
+    };
+    let without = Neighbour {
+        code: fault_often(),
+        raw: false,
+        cpuid: cpuid::without_pair,
+        rdi: 0,
+    };
+    let neighbours = [own(1 << 58), raw, without, own(1 << 60)];
+    let start = Barrier::new(neighbours.len());
+    let reports: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = neighbours
+            .iter()
+            .map(|neighbour| scope.spawn(|| neighbour.run(&start)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect::<Result<_>>()
+    })?;
+    let [(first, _), (raw, switches), (without, _), (second, _)] = reports[..] else {
+        unreachable!()
+    };
+
+    note!("{ROUNDS} raw reads of both, {} wrong", raw.r12);
+    note!("{switches} switches of the reader's thread");
+    note!("without the bit: {} faults", without.r15);
+    ensure!(switches >= ROUNDS / 2, "the guests did not take turns");
+    ensure!(raw.r15 == 0, "{} raw reads faulted", raw.r15);
+    ensure!(raw.r14 == 0, "raw reads took {} exits", raw.r14);
+    ensure!(raw.r12 == 0, "{} raw reads are not the host's", raw.r12);
+    ensure!(
+        without.r15 == 2 * ROUNDS,
+        "not each read without the bit faulted"
+    );
+    for regs in [first, second] {
+        ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
+        ensure!(regs.r12 == 0, "{} reads are not the guest's own", regs.r12);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("raw reads in a VM without the CPUID bit", || {
+            take_turns(cpuid::without_pair)
+        }),
+        ("raw reads in a VM with the CPUID bit", || {
+            take_turns(cpuid::with_pair)
+        }),
+    ])
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule user-isolation where user space reads the counters without the kernel: AMD's
+//! RDPRU (APM, "RDPRU") returns the host pair there, and is no instruction in a guest.
+//!
+//! Bound: one switch outside of what the true counters are before and after.
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use harness::guest::Guest;
+use harness::host::{bracket, outside};
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, THIS_CPU};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
+
+const RETURNS: u64 = 1000;
+const WAKEUPS: u64 = 200;
+
+/// What RDPRU finds in ECX.
+const MPERF: u32 = 0;
+const APERF: u32 = 1;
+
+guest_code! {
+    /// Executes RDPRU of each register, with a handler for #UD that skips it and
+    /// counts in R14.
+    try_rdpru:
+        "lea rsi, [rip + 5f]"
+        "mov word ptr [0x2060], si"             // gate 6 of the IDT
+        "mov dword ptr [0x2062], 0x8e000008"    // its code segment and type
+        "shr rsi, 16"
+        "mov dword ptr [0x2066], esi"
+        "xor ecx, ecx"
+        ".byte 0x0f, 0x01, 0xfd"
+        "mov ecx, 1"
+        ".byte 0x0f, 0x01, 0xfd"
+        "exit"
+        "5:"
+        "inc r14"
+        "add qword ptr [rsp], 3"
+        "iretq"
+}
+
+guest_code! {
+    /// Makes its values as different from the host's as can be.
+    write_and_exit:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "2:"
+        "burn 5000"
+        "exit"
+        "jmp 2b"
+}
+
+fn prepare() -> Result<(Module, Ratio)> {
+    const EBX_RDPRU: u32 = 1 << 4;
+    oracle::require()?;
+    if __cpuid(0x8000_0000).eax < 0x8000_0008 || __cpuid(0x8000_0008).ebx & EBX_RDPRU == 0 {
+        bail!(Skip("this CPU has no RDPRU".into()));
+    }
+    cpu::pin(0)?;
+    Ok((Module::loaded()?, Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5)))
+}
+
+fn rdpru(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: The CPU has the instruction, and Linux leaves CR4.TSD clear.
+    unsafe {
+        asm!(
+            ".byte 0x0f, 0x01, 0xfd",
+            in("ecx") register,
+            out("eax") low,
+            out("edx") high,
+            options(nostack, nomem),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// How far RDPRU is from the truth, in ticks.
+fn error() -> u64 {
+    let truth = || oracle::truth(THIS_CPU).host;
+    let (aperf, true_aperf) = bracket(|| truth().aperf, || rdpru(APERF));
+    let (mperf, true_mperf) = bracket(|| truth().mperf, || rdpru(MPERF));
+    outside(aperf, true_aperf).max(outside(mperf, true_mperf))
+}
+
+fn in_a_guest() -> Result<()> {
+    let _setup = prepare()?;
+    let faults = Guest::new(try_rdpru())?.vcpu(0)?.run()?.r14;
+    note!("#UDs of two RDPRUs: {faults}");
+    ensure!(faults == 2, "{} RDPRUs did not fault", 2 - faults);
+    Ok(())
+}
+
+fn after_kvm_run() -> Result<()> {
+    let _setup = prepare()?;
+    let guest = Guest::new(write_and_exit())?;
+    let mut vcpu = guest.vcpu(0)?;
+    let mut worst = error();
+    for _ in 0..RETURNS {
+        vcpu.resume()?;
+        worst = worst.max(error());
+    }
+    note!("{RETURNS} returns, worst error {worst} ticks");
+    ensure!(worst <= ONE_SWITCH, "RDPRU is off by {worst} ticks");
+    Ok(())
+}
+
+/// A thread that preempts the vCPU's whenever it wakes up.
+fn in_another_task() -> Result<()> {
+    let _setup = prepare()?;
+    let guest = Guest::new(write_and_exit())?;
+    let mut vcpu = guest.vcpu(0)?;
+    let stop = AtomicBool::new(false);
+    let worst = thread::scope(|scope| -> Result<u64> {
+        let runner = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                vcpu.resume()?;
+            }
+            Ok(())
+        });
+        let mut worst = 0;
+        for _ in 0..WAKEUPS {
+            thread::sleep(Duration::from_micros(50));
+            worst = worst.max(error());
+        }
+        stop.store(true, Ordering::Relaxed);
+        runner.join().unwrap()?;
+        Ok(worst)
+    })?;
+    let switches = cpu::thread_switches();
+    note!("{WAKEUPS} wake-ups, {switches} switches, worst error {worst} ticks");
+    ensure!(worst <= ONE_SWITCH, "RDPRU is off by {worst} ticks");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("#UD in a guest", in_a_guest),
+        ("the host pair when KVM_RUN returns", after_kvm_run),
+        ("the host pair in another task", in_another_task),
+    ])
+}
