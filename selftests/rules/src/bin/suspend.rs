@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! The host goes to sleep under a running VM, and comes back: suspend-to-idle up to
+//! its last step, and S3 up to the power going off. That is as far as a machine gets
+//! that nothing can wake: /sys/power/pm_test turns round there.
+//!
+//! Bounds: the host pair is right but for one switch. The guest's pair does not go
+//! back, and advances by no more than its TSC and one switch.
+
+use std::fs;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::guest::Vcpu;
+use harness::ktap::Skip;
+use harness::module::Module;
+use harness::msr_device::{self, MsrDevice, Way};
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::sample::{Sample, Sampler};
+use harness::{ONE_SWITCH, cpu, kernel, ktap, note, oracle};
+
+const STATE: &str = "/sys/power/state";
+const MEM_SLEEP: &str = "/sys/power/mem_sleep";
+const PM_TEST: &str = "/sys/power/pm_test";
+const PM_TEST_DELAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
+
+/// How long the host stays where it turns round.
+const SECONDS: &str = "1";
+
+/// Skips a test if `file` does not list `word`.
+fn require(file: &str, word: &str) -> Result<()> {
+    let words = fs::read_to_string(file).unwrap_or_default();
+    if !words.contains(word) {
+        bail!(Skip(format!("no {word} in {file}: {}", words.trim())));
+    }
+    Ok(())
+}
+
+/// Suspends to `state` up to `level`, and returns when the host is awake again.
+fn suspend(state: &str, level: &str) -> Result<()> {
+    fs::write(PM_TEST_DELAY, SECONDS).context(PM_TEST_DELAY)?;
+    fs::write(PM_TEST, level).context(PM_TEST)?;
+    let slept = fs::write(STATE, state).with_context(|| format!("suspend to {state}"));
+    fs::write(PM_TEST, "none").context(PM_TEST)?;
+    slept
+}
+
+/// Lets the guest look until it is told to stop; returns the longest step of its TSC.
+fn watch(vcpu: &mut Vcpu, stop: &AtomicBool) -> Result<u64> {
+    let mut last = Sample::take(vcpu)?;
+    let mut longest = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let next = Sample::take(vcpu)?;
+        let advance = next.pair - last.pair;
+        let tsc = next.tsc.1 - last.tsc.0;
+        for ticks in [advance.aperf, advance.mperf] {
+            ensure!(
+                (1..=tsc + ONE_SWITCH).contains(&ticks),
+                "from {} to {} while the TSC advanced by {tsc}",
+                last.pair,
+                next.pair
+            );
+        }
+        longest = longest.max(tsc);
+        last = next;
+    }
+    Ok(longest)
+}
+
+fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
+    let machine = oracle::require()?;
+    require(STATE, state)?;
+    require(PM_TEST, level)?;
+    for cpu in (0..cpu::online()).rev() {
+        msr_device::make_true(cpu)?;
+    }
+    let _module = Module::loaded()?;
+    let _ratio = Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5);
+    let mut sampler = Sampler::new()?;
+    let vcpu = &mut sampler.vcpu;
+
+    let stop = AtomicBool::new(false);
+    let (longest, slept) = thread::scope(|scope| {
+        let runner = scope.spawn(|| -> Result<u64> {
+            cpu::pin(cpu::online() - 1)?;
+            watch(vcpu, &stop)
+        });
+        let moment = Duration::from_millis(10);
+        thread::sleep(moment);
+        let slept = suspend(state, level);
+        thread::sleep(moment);
+        stop.store(true, Ordering::Relaxed);
+        (runner.join().unwrap(), slept)
+    });
+    slept?;
+
+    let longest = longest?;
+    note!("the guest stood still for {longest} ticks");
+    ensure!(longest >= machine.tsc_hz / 2, "the host did not sleep");
+    for cpu in 0..cpu::online() {
+        let error = MsrDevice::open(cpu)?.error(Way::Offset)?;
+        note!("host pair of CPU {cpu} is off by {error} ticks");
+        ensure!(error <= ONE_SWITCH, "the host pair of CPU {cpu} is wrong");
+    }
+    kernel::expect_no_warning()
+}
+
+fn suspend_to_ram() -> Result<()> {
+    require(MEM_SLEEP, "deep")?;
+    fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
+    under_a_running_vm("mem", "core")
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("suspend-to-idle", || {
+            under_a_running_vm("freeze", "platform")
+        }),
+        ("S3", suspend_to_ram),
+    ])
+}
