@@ -37,6 +37,9 @@ pub trait Backend: Sized + 'static {
     /// The CPU cannot be used; it does not come online, or the module does not load.
     fn online(here: &ThisCpu<'_, Self>) -> Result;
 
+    /// This CPU is no longer used: the MSRs must hold the host pair for good.
+    fn offline(here: &ThisCpu<'_, Self>);
+
     /// Host value of `msr` on this CPU. May run in an NMI that interrupted any other operation.
     fn host_read(cpu: &Self::Cpu, counters: Counters, msr: Msr) -> u64;
 

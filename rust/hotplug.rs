@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Has [`Backend::online`] called on each CPU, now or when it comes online, and
-/// [`Backend::host_restore`] when the CPU goes offline or this is dropped.
+/// [`Backend::offline`] when the CPU goes offline or this is dropped.
 ///
 /// # Invariants
 ///
@@ -97,6 +97,11 @@ unsafe extern "C" fn online<B: Backend>(_cpu: c_uint) -> c_int {
 /// As for [`online`].
 unsafe extern "C" fn offline<B: Backend>(_cpu: c_uint) -> c_int {
     // SAFETY: `install` asks for the counters.
-    unsafe { on_this_cpu::<B, _>(|here| here.restore()) };
+    unsafe {
+        on_this_cpu::<B, _>(|here| {
+            here.restore();
+            B::offline(here);
+        });
+    }
     0
 }

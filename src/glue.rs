@@ -122,6 +122,10 @@ impl Backend for Machine {
         Ok(())
     }
 
+    fn offline(here: &Here<'_>) {
+        here.state().leave(&native(here));
+    }
+
     fn host_read(cpu: &Cpu, counters: Counters, msr: Msr) -> u64 {
         cpu.host_read(&Native(counters), msr.into())
     }

@@ -23,6 +23,9 @@ use super::{
     rate::AperfRate, //
 };
 
+/// How often [`Cpu::leave`] tries for a write that nothing interrupts.
+const LEAVES: usize = 16;
+
 /// What the MSRs of a CPU hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -154,15 +157,40 @@ impl Cpu {
         if self.state() == State::Host {
             return;
         }
+        self.write_host(hw);
+        self.set_state(State::Host);
+    }
+
+    /// Puts the host pair back for good: readers will not have the offset added any more.
+    ///
+    /// **clean-exit**: what the time of the writing was not foreseen by would be lost, each time
+    /// that the module is unloaded. Writes again until it is less than a sample takes.
+    pub(crate) fn leave(&self, hw: &impl Hardware) {
+        self.restore(hw);
+        for _ in 0..LEAVES {
+            let offset = self.offset.load();
+            let missed = magnitude(offset.aperf).max(magnitude(offset.mperf));
+            if missed <= self.shortest.load(Relaxed) {
+                return;
+            }
+            self.write_host(hw);
+        }
+    }
+
+    fn write_host(&self, hw: &impl Hardware) {
         self.exchange(hw, |_, host| Incoming {
             pair: host,
             aperf_advances: true,
         });
-        self.set_state(State::Host);
     }
 
     /// What the counters would read had nobody ever written them, when `hardware` was read.
     pub(super) fn unwritten(&self, hardware: Pair) -> Pair {
         hardware.plus(self.offset.load()).minus(self.moved.load())
     }
+}
+
+/// The distance from zero of a difference modulo 2^64.
+fn magnitude(difference: u64) -> u64 {
+    (difference as i64).unsigned_abs()
 }

@@ -147,6 +147,22 @@ mod rules {
     }
 
     #[test]
+    fn clean_exit_after_a_late_write() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        sim.run(20_000);
+        cpu.put(&sim, &mut vcpu);
+        // Between the last look at the TSC and the write of MPERF.
+        sim.stall_after(6, 40);
+        cpu.restore(&sim);
+        assert!(sim.msrs().mperf.abs_diff(sim.truth().mperf) >= 40);
+        cpu.leave(&sim);
+        assert_eq!(sim.msrs().mperf, sim.truth().mperf);
+    }
+
+    #[test]
     fn restore_under_a_running_vcpu_leaks_nothing() {
         let (sim, cpu) = (Simulator::new(1024), Cpu::new());
         assert!(calibrated(&sim, &cpu));
