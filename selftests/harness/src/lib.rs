@@ -22,4 +22,4 @@ pub mod sample;
 pub mod signal;
 pub mod watch;
 
-pub use pair::{ONE_SWITCH, Pair};
+pub use pair::{ONE_SWITCH, Pair, many_switches};

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::ops::Sub;
 
+use crate::oracle;
+
 /// IA32_MPERF (SDM, "Architectural MSRs"): ticks at the TSC's rate in C0.
 pub const MSR_IA32_MPERF: u32 = 0xe7;
 /// IA32_APERF: ticks at the rate at which the CPU really runs in C0.
@@ -19,6 +21,21 @@ pub const MSR_IA32_APERF: u32 = 0xe8;
 /// and where several CPUs are emulated by turns, an instruction takes up to 5
 /// ticks.
 pub const ONE_SWITCH: u64 = 1000;
+
+/// How far what many switches leave unaccounted may go, in ticks: as far as
+/// [`ONE_SWITCH`], as it does not add up.
+///
+/// Where several CPUs are emulated, it may: they take turns of some
+/// instructions each, and while another CPU has its turn, ticks pass between two
+/// instructions of this one. A turn in the midst of a sample is shorter than
+/// the sample, so that the module cannot tell. With one CPU there is no such
+/// turn, and the bound is strict.
+pub fn many_switches() -> u64 {
+    match oracle::machine() {
+        Some(machine) if machine.cpus > 1 => 16 * ONE_SWITCH,
+        _ => ONE_SWITCH,
+    }
+}
 
 /// Values of both counters, or what both advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
-use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
+use harness::{Pair, cpu, guest_code, kernel, ktap, many_switches, note, oracle};
 use kvm_bindings::kvm_regs;
 
 /// From here on, values are not loaded.
@@ -134,7 +134,10 @@ impl Found {
 fn expect_host_unharmed() -> Result<()> {
     let truth = oracle::truth(THIS_CPU);
     let error = truth.hardware.distance(truth.host);
-    ensure!(error <= ONE_SWITCH, "the host pair is off by {error} ticks");
+    ensure!(
+        error <= many_switches(),
+        "the host pair is off by {error} ticks"
+    );
     Ok(())
 }
 
