@@ -10,7 +10,7 @@ set -euo pipefail
 
 TARBALL=$BUILD/bochs.tar
 shopt -s nullglob
-PATCHES=("$ROOT"/patches/bochs/*.patch)
+PATCHES=("$ROOT"/patches/bochs/*.patch "$ROOT"/patches/bochs/perf-metrics/*.patch)
 CONFIGURE=(
 	--enable-cpu-level=6 --enable-x86-64 --enable-long-phy-address
 	--enable-vmx=2 --enable-svm --enable-avx --enable-evex

@@ -13,7 +13,7 @@ set -euo pipefail
 FRAGMENT=$ROOT/scripts/kernel.config
 TARBALL=$BUILD/linux.tar
 shopt -s nullglob
-PATCHES=("$ROOT"/patches/linux/*.patch)
+PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
 
 # Kconfig drops what has an unmet dependency without a word.
 verify_config() {

@@ -41,7 +41,7 @@ selftests_clippy() {
 checkpatch() {
 	local patch status=0
 
-	for patch in patches/linux/*.patch; do
+	for patch in patches/linux/*.patch patches/linux/perf-metrics/*.patch; do
 		echo "$patch"
 		perl build/kernel/scripts/checkpatch.pl --no-tree --strict --quiet --no-signoff \
 			--ignore FILE_PATH_CHANGES,EXPORT_SYMBOL,PARENTHESIS_ALIGNMENT - <"$patch" || status=1
