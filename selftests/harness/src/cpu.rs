@@ -2,7 +2,7 @@
 
 //! The CPU that a thread runs on, and its clock.
 
-use std::arch::x86_64::{__cpuid, _rdtsc};
+use std::arch::x86_64::{__cpuid, _rdtsc, CpuidResult};
 use std::io;
 use std::mem;
 
@@ -162,8 +162,15 @@ pub fn is_amd() -> bool {
     vendor_is(b"AuthenticAMD")
 }
 
+/// CPUID.
+#[allow(unused_unsafe)] // newer compilers know that it is safe
+pub fn cpuid(leaf: u32) -> CpuidResult {
+    // SAFETY: CPUID has no memory effects, and every 64-bit CPU has it.
+    unsafe { __cpuid(leaf) }
+}
+
 fn vendor_is(vendor: &[u8; 12]) -> bool {
-    let leaf = __cpuid(0);
+    let leaf = cpuid(0);
     let words = [leaf.ebx, leaf.edx, leaf.ecx];
     words
         .iter()

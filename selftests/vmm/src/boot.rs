@@ -12,7 +12,7 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use linux_loader::loader::bzimage::BzImage;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
 
 pub const GDT: u64 = 0x1000;
 pub const PML4: u64 = 0x2000;
@@ -64,7 +64,7 @@ pub fn load(memory: &GuestMemoryMmap, kernel: &Path, initrd: &Path, cmdline: &st
     let ram = |addr, end| boot_e820_entry {
         addr,
         size: end - addr,
-        r#type: E820_RAM,
+        type_: E820_RAM,
     };
     params.e820_table[0] = ram(0, LOW_RAM_END);
     params.e820_table[1] = ram(HIGH_RAM, end);

@@ -83,7 +83,7 @@ macro_rules! guest_code {
                     end = out(reg) end,
                     options(nomem, nostack, preserves_flags),
                 );
-                ::std::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+                ::std::slice::from_raw_parts(start, end.offset_from(start) as usize)
             }
         }
     };

@@ -6,19 +6,19 @@
 //! Bound: one switch outside of what the true counters are before and after.
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use harness::cpu::{self, cpuid};
 use harness::guest::Guest;
 use harness::host::{bracket, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, THIS_CPU};
-use harness::{cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{guest_code, ktap, many_switches, note, oracle};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
@@ -62,7 +62,7 @@ guest_code! {
 fn prepare() -> Result<(Module, Ratio)> {
     const EBX_RDPRU: u32 = 1 << 4;
     oracle::require()?;
-    if __cpuid(0x8000_0000).eax < 0x8000_0008 || __cpuid(0x8000_0008).ebx & EBX_RDPRU == 0 {
+    if cpuid(0x8000_0000).eax < 0x8000_0008 || cpuid(0x8000_0008).ebx & EBX_RDPRU == 0 {
         bail!(Skip("this CPU has no RDPRU".into()));
     }
     cpu::pin(0)?;
