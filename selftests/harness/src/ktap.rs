@@ -13,8 +13,15 @@ const KSFT_FAIL: u8 = 1;
 const KSFT_SKIP: u8 = 4;
 
 /// A guest that never comes back would stop the whole run: give up after this
-/// many seconds. The tests together need less.
+/// many seconds. The tests together need less, but for those that say that they
+/// are [`alive`].
 const ALARM_SECONDS: u32 = 20;
+
+/// A test that takes longer than others says that it goes on.
+pub fn alive() {
+    // SAFETY: alarm() has no memory effects.
+    unsafe { libc::alarm(ALARM_SECONDS) };
+}
 
 /// An error that says that a test cannot run here, and why.
 #[derive(Debug)]
@@ -37,9 +44,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
 
     println!("TAP version 13\n1..{}", tests.len());
     for (number, (name, test)) in (1..).zip(tests) {
-        // SAFETY: alarm() has no memory effects.
-        unsafe { libc::alarm(ALARM_SECONDS) };
-
+        alive();
         match test() {
             Ok(()) => println!("ok {number} {name}"),
             Err(error) => match error.downcast_ref::<Skip>() {
