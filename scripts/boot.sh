@@ -4,9 +4,10 @@
 # Usage: boot.sh NAME VENDOR CPUS RUN
 #
 # Boot the emulated host, an "intel" or an "amd" with CPUS processors, and let
-# it do RUN (see initramfs/init). All of it goes into build/run/NAME: bochsrc,
-# serial (the console), emulator.log, and verdict. The verdict comes over a
-# channel of its own; the console is for people.
+# it do RUN (see initramfs/init), for TIME_LIMIT emulated seconds at most. RUN may
+# be one test with arguments, such as one:aperfmperf:drift,--seed=7. All of it
+# goes into build/run/NAME: bochsrc, serial (the console), emulator.log, and
+# verdict. The verdict comes over a channel of its own; the console is for people.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 
@@ -14,11 +15,13 @@ NAME=$1 VENDOR=$2 CPUS=$3 RUN=$4
 DIR=$BUILD/run/$NAME
 
 # A guest that hangs spins for ever: limits in emulated time and in real time.
+TIME_LIMIT=${TIME_LIMIT:-600}
+[[ $TIME_LIMIT =~ ^[1-9][0-9]*$ ]] || die "TIME_LIMIT is a number of seconds, not '$TIME_LIMIT'"
 # One tick is one instruction, and the TSC counts ticks. Intel's TSC is a multiple
 # of 100 MHz; the kernel is told, as AMD has no way to ask.
 TICKS_PER_SECOND=200000000
-export ORACLE_TICK_LIMIT=$((600 * TICKS_PER_SECOND))
-WALL_LIMIT=900
+export ORACLE_TICK_LIMIT=$((TIME_LIMIT * TICKS_PER_SECOND))
+WALL_LIMIT=$((TIME_LIMIT * 3 / 2))
 
 case $VENDOR in
 intel) MODEL=corei7_icelake_u ;;

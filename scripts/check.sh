@@ -3,8 +3,9 @@
 #
 # Usage: check.sh [TEST]
 #
-# Run all tests, or one selftest such as no_exit or upstream:state_test, and say
-# in the last line how many passed, failed and were skipped.
+# Run all tests, or one selftest such as no_exit or upstream:state_test, which may
+# have arguments as in drift,--seed=7. The last line says how many passed, failed
+# and were skipped.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
