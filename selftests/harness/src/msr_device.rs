@@ -26,7 +26,7 @@ pub enum Way {
 
 /// `_IOWR('c', number, __u32[8])`
 const fn request(number: u64) -> u64 {
-    3 << 30 | 32 << 16 | (b'c' as u64) << 8 | number
+    (3 << 30) | (32 << 16) | ((b'c' as u64) << 8) | number
 }
 
 const X86_IOC_RDMSR_REGS: u64 = request(0xa0);
@@ -109,7 +109,7 @@ impl MsrDevice {
             }
             Way::Registers => {
                 let regs = self.ioctl(X86_IOC_RDMSR_REGS, msr, 0)?;
-                Ok(u64::from(regs[EDX]) << 32 | u64::from(regs[EAX]))
+                Ok((u64::from(regs[EDX]) << 32) | u64::from(regs[EAX]))
             }
         }
     }

@@ -89,7 +89,7 @@ fn write_tables(memory: &GuestMemoryMmap) -> Result<()> {
     write(PML4, PDPT | PRESENT_WRITABLE)?;
     write(PDPT, PD | PRESENT_WRITABLE)?;
     for page in 0..512 {
-        write(PD + page * 8, page << 21 | LARGE | PRESENT_WRITABLE)?;
+        write(PD + page * 8, (page << 21) | LARGE | PRESENT_WRITABLE)?;
     }
     Ok(())
 }

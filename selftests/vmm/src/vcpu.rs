@@ -47,9 +47,9 @@ fn cpuid(kvm: &Kvm) -> Result<CpuId> {
 }
 
 fn enter_long_mode(vcpu: &VcpuFd) -> Result<()> {
-    const CR0_PE_PG: u64 = 1 << 0 | 1 << 31;
+    const CR0_PE_PG: u64 = (1 << 0) | (1 << 31);
     const CR4_PAE: u64 = 1 << 5;
-    const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
+    const EFER_LME_LMA: u64 = (1 << 8) | (1 << 10);
 
     let code = kvm_segment {
         selector: boot::CODE_SELECTOR,

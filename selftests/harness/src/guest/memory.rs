@@ -131,7 +131,7 @@ impl Memory {
             (TIMER_VECTOR, TIMER_HANDLER, timer_handler()),
         ] {
             const PRESENT_INTERRUPT_GATE: u64 = 0x8e << 40;
-            let gate = handler | u64::from(CODE_SELECTOR) << 16 | PRESENT_INTERRUPT_GATE;
+            let gate = handler | (u64::from(CODE_SELECTOR) << 16) | PRESENT_INTERRUPT_GATE;
             self.write(IDT + vector * 16, &gate.to_le_bytes());
             self.write(handler, code);
         }

@@ -43,10 +43,10 @@ impl Vcpu {
     }
 
     fn enter_long_mode(&self, irqchip: bool) -> Result<()> {
-        const CR0_PE_NE_PG: u64 = 1 << 0 | 1 << 5 | 1 << 31;
+        const CR0_PE_NE_PG: u64 = (1 << 0) | (1 << 5) | (1 << 31);
         const CR4_PAE: u64 = 1 << 5;
-        const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
-        const APIC_X2APIC: u64 = 1 << 10 | 1 << 11;
+        const EFER_LME_LMA: u64 = (1 << 8) | (1 << 10);
+        const APIC_X2APIC: u64 = (1 << 10) | (1 << 11);
 
         let code = kvm_segment {
             selector: memory::CODE_SELECTOR,

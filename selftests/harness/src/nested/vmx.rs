@@ -16,7 +16,7 @@ pub(super) const REASONS: Reasons = Reasons {
 /// IA32_FEATURE_CONTROL, as firmware leaves it: VMXON outside of SMX is allowed.
 pub(super) fn allow(vcpu: &Vcpu) -> Result<()> {
     const IA32_FEATURE_CONTROL: u32 = 0x3a;
-    const LOCK_AND_VMXON: u64 = 1 << 0 | 1 << 2;
+    const LOCK_AND_VMXON: u64 = (1 << 0) | (1 << 2);
     vcpu.set_msr(IA32_FEATURE_CONTROL, LOCK_AND_VMXON)
 }
 

@@ -59,8 +59,8 @@ guest_code! {
 
 fn read_in_real_mode(regs: &kvm_regs) -> Pair {
     Pair {
-        aperf: regs.rdi << 32 | regs.rsi,
-        mperf: regs.rdx << 32 | regs.rax,
+        aperf: (regs.rdi << 32) | regs.rsi,
+        mperf: (regs.rdx << 32) | regs.rax,
     }
 }
 
@@ -102,7 +102,7 @@ fn set_known(vcpu: &Vcpu) -> Result<()> {
 
 /// Has `sender` send `command` to the vCPU `to`.
 fn send(sender: &mut Vcpu, command: u64, to: u64) -> Result<()> {
-    sender.set_argument(to << 32 | command)?;
+    sender.set_argument((to << 32) | command)?;
     sender.resume()
 }
 

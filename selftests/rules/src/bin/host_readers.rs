@@ -185,13 +185,13 @@ fn perf_of_a_task() -> Result<()> {
     Ok(())
 }
 
-/// What /proc/cpuinfo says of [`CPU`].
-fn cpuinfo_mhz() -> Result<f64> {
+/// What /proc/cpuinfo says of a CPU.
+fn cpuinfo_mhz(cpu: usize) -> Result<f64> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let mhz = cpuinfo
         .lines()
         .filter(|line| line.starts_with("cpu MHz"))
-        .nth(CPU)
+        .nth(cpu)
         .and_then(|line| line.split(": ").nth(1));
     Ok(mhz.context("no cpu MHz")?.trim().parse()?)
 }
@@ -245,7 +245,9 @@ fn main() -> ExitCode {
             by_device_from_afar(Way::Registers, write_and_halt())
         }),
         ("perf of the vCPU's task", perf_of_a_task),
-        ("cpu MHz in /proc/cpuinfo", || frequency(cpuinfo_mhz)),
+        ("cpu MHz in /proc/cpuinfo", || {
+            frequency(|| cpuinfo_mhz(CPU))
+        }),
         ("scaling_cur_freq", || frequency(scaling_mhz)),
         (
             "the scheduler's frequency invariance stays on",
