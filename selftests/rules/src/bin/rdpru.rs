@@ -81,7 +81,7 @@ fn rdpru(register: u32) -> u64 {
             options(nostack, nomem),
         );
     }
-    u64::from(high) << 32 | u64::from(low)
+    (u64::from(high) << 32) | u64::from(low)
 }
 
 /// How far RDPRU is from the truth, in ticks.
