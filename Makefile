@@ -74,6 +74,7 @@ bochs: packages
 .PHONY: machine
 machine: kernel bochs
 	@$(scripts)/build-upstream.sh
+	@$(scripts)/fetch-tools.sh
 	@$(scripts)/build-machine.sh
 
 .PHONY: demo

@@ -29,14 +29,21 @@ amd) MODEL=ryzen ;;
 *) die "vendor is intel or amd, not '$VENDOR'" ;;
 esac
 
+# QEMU and host tools cost several seconds of boot: only for those who use them.
+INITRAMFS=("$BUILD/initramfs/host.cpio.zst")
+case $RUN in
+tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
+esac
+
 # A disc without dates and identifiers of its own, so that the same files boot
 # in the same number of ticks.
 make_disc() {
-	local disc=$DIR/disc
+	local disc=$DIR/disc initramfs
 
 	mkdir -p "$disc/boot/grub"
-	ln "$BUILD/initramfs/host.cpio.zst" "$disc/boot/initramfs" 2>/dev/null ||
-		cp "$BUILD/initramfs/host.cpio.zst" "$disc/boot/initramfs"
+	for initramfs in "${INITRAMFS[@]}"; do
+		ln "$initramfs" "$disc/boot/" 2>/dev/null || cp "$initramfs" "$disc/boot/"
+	done
 	cp "$BUILD/kernel/arch/x86/boot/bzImage" "$disc/boot/bzImage"
 	# A kernel that oopses panics, reboots by a triple fault, and that ends the emulator.
 	cat >"$disc/boot/grub/grub.cfg" <<-EOF
@@ -45,7 +52,7 @@ make_disc() {
 		set timeout=0
 		menuentry host {
 			linux /boot/bzImage console=ttyS0,115200 panic=-1 oops=panic reboot=t tsc_early_khz=$((TICKS_PER_SECOND / 1000)) aperfmperf.run=$RUN
-			initrd /boot/initramfs
+			initrd ${INITRAMFS[@]/#*\//\/boot\/}
 		}
 	EOF
 	find "$disc" -exec touch -hd @0 {} +

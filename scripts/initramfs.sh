@@ -4,10 +4,10 @@
 # Usage: initramfs.sh MODULE
 #
 # Pack the emulated host's root file system into build/initramfs/host.cpio.zst:
-# busybox, KVM and MODULE, the selftests, and what a guest boots. The same files
-# give the same bytes.
+# busybox, KVM and MODULE, the selftests, and what a guest boots.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
+. "$(dirname "$0")/lib/pack.sh"
 
 MODULE=$1
 KVMTOOL=${KVMTOOL:-}
@@ -21,18 +21,6 @@ add_busybox() {
 	/bin/busybox --list | grep -vx busybox | while read -r applet; do
 		ln -s busybox "$1/bin/$applet"
 	done
-}
-
-# $1: directory, $2: cpio.zst. No times, no inode numbers, one order.
-pack() {
-	{
-		echo 'nod /dev/console 600 0 0 c 5 1'
-		find "$1" -mindepth 1 \
-			\( -type d -printf 'dir /%P 755 0 0\n' \) -o \
-			\( -type l -printf 'slink /%P %l 777 0 0\n' \) -o \
-			\( -type f -printf 'file /%P %p %m 0 0\n' \)
-	} | sort -k 2 >"$2.list"
-	"$KERNEL/usr/gen_init_cpio" -t 0 "$2.list" | zstd -q -f -9 -T1 -o "$2"
 }
 
 rm -rf "$OUT"
