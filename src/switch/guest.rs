@@ -143,7 +143,7 @@ impl Cpu {
             pair: vcpu.pair.with(Counter::Mperf, vcpu.mperf_at(tsc)),
             aperf_advances: false,
         });
-        let lag = vcpu.mperf_at(after.tsc).wrapping_sub(after.pair.mperf);
+        let lag = vcpu.mperf_due(after.tsc).wrapping_sub(after.pair.mperf);
         vcpu.place = Place::Msrs { lag };
         self.set_state(State::Live);
     }

@@ -25,8 +25,9 @@ const MAX_SKEW: u64 = 1 << 16;
 pub(super) enum Place {
     /// Nowhere: only MPERF goes on, with the TSC, in C0.
     Away,
-    /// In this CPU's MSRs. MPERF there is behind by `lag` ticks, as far as the time of its write
-    /// was not foreseen. They are made good at the checkpoint.
+    /// In this CPU's MSRs. MPERF there is behind by `lag` ticks, modulo 2^64: the time of its write
+    /// was not foreseen exactly, or the CPU's TSC is behind the one before. They are made good at
+    /// the checkpoint.
     Msrs { lag: u64 },
     /// Metered: APERF advances with the host's, which was `from`, less all writes.
     Metered { from: u64 },
@@ -110,10 +111,15 @@ impl Vcpu {
     pub(super) fn mperf_at(&self, now: u64) -> u64 {
         let elapsed = now.wrapping_sub(self.since);
         if elapsed >> 63 == 0 {
-            self.pair.mperf.wrapping_add(elapsed)
+            self.mperf_due(now)
         } else {
             self.pair.mperf
         }
+    }
+
+    /// The same where MPERF does not wait for a TSC that is behind.
+    pub(super) fn mperf_due(&self, now: u64) -> u64 {
+        self.pair.mperf.wrapping_add(now.wrapping_sub(self.since))
     }
 
     /// The vCPU leaves where it was: from here on, MPERF goes on without it.

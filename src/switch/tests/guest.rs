@@ -136,6 +136,26 @@ mod rules {
     }
 
     #[test]
+    fn hops_between_cpus_of_different_tsc_do_not_add_up() {
+        const BEHIND: u64 = 5000;
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        let start = sim.now();
+        for _ in 0..100 {
+            // There, where the TSC has not come so far yet, and back.
+            sim.tsc_behind(BEHIND);
+            cpu.load(&sim, &mut vcpu);
+            cpu.put(&sim, &mut vcpu);
+            sim.idle(BEHIND);
+            cpu.load(&sim, &mut vcpu);
+            cpu.put(&sim, &mut vcpu);
+        }
+        let read = cpu.guest_read(&sim, &mut vcpu, Mperf);
+        assert!(read.abs_diff(sim.now() - start) <= BEHIND);
+    }
+
+    #[test]
     fn a_tsc_that_was_reset_is_followed() {
         let (sim, cpu) = (Simulator::new(1024), Cpu::new());
         assert!(calibrated(&sim, &cpu));
