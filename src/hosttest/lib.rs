@@ -5,6 +5,8 @@
 #![cfg(test)]
 #![forbid(unsafe_code)]
 
+mod interrupt;
+
 // The glue that uses the re-exports is not here.
 #[expect(unused_imports)]
 #[path = "../switch/mod.rs"]

@@ -2,7 +2,7 @@
 
 //! What is measured on a CPU that comes online, before guest values may be written there.
 
-use core::sync::atomic::Ordering::Relaxed;
+use super::atomic::Ordering::Relaxed;
 
 use super::{
     cpu::Cpu,

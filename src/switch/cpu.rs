@@ -2,7 +2,7 @@
 
 //! One CPU: what its MSRs hold, and the host pair behind it.
 
-use core::sync::atomic::{
+use super::atomic::{
     AtomicBool,
     AtomicU64,
     AtomicU8,

@@ -18,7 +18,7 @@
 //! new value late. Both are seen as a long time between two reads of the TSC, and the step is
 //! done again, a bounded number of times. Each repetition is a complete exchange: nothing adds up.
 
-use core::sync::atomic::Ordering::{
+use super::atomic::Ordering::{
     Relaxed,
     Release, //
 };

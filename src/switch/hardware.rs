@@ -2,7 +2,7 @@
 
 //! The counters as the CPU offers them.
 
-use core::sync::atomic::{
+use super::atomic::{
     AtomicU64,
     Ordering::Relaxed, //
 };

@@ -22,6 +22,11 @@
 //!
 //! All arithmetic on counters is modulo 2^64.
 
+#[cfg(test)]
+use crate::interrupt::atomic;
+#[cfg(not(test))]
+use core::sync::atomic;
+
 mod calibration;
 mod cpu;
 mod exchange;
@@ -37,6 +42,10 @@ mod vcpu;
 mod simulator;
 #[cfg(any(test, CONFIG_KUNIT))]
 mod tests;
+
+#[cfg(test)]
+#[path = "../hosttest/properties/mod.rs"]
+mod properties;
 
 pub(crate) use cpu::{
     Cpu,

@@ -7,7 +7,7 @@
 //! loss of APERF follows from this rate. The error is the change of frequency since the last few
 //! thousand ticks, times the length of the window.
 
-use core::sync::atomic::{
+use super::atomic::{
     AtomicU64,
     Ordering::Relaxed, //
 };
