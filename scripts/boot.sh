@@ -8,6 +8,8 @@
 # be one test with arguments, such as one:aperfmperf:drift,--seed=7. All of it
 # goes into build/run/NAME: bochsrc, serial (the console), emulator.log, and
 # verdict. The verdict comes over a channel of its own; the console is for people.
+# BZIMAGE may name another kernel, and OVERLAY an initramfs with files that take the
+# place of those in the root file system.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 
@@ -21,7 +23,7 @@ TIME_LIMIT=${TIME_LIMIT:-600}
 # of 100 MHz; the kernel is told, as AMD has no way to ask.
 TICKS_PER_SECOND=200000000
 export ORACLE_TICK_LIMIT=$((TIME_LIMIT * TICKS_PER_SECOND))
-WALL_LIMIT=$((TIME_LIMIT * 3 / 2))
+WALL_LIMIT=$((TIME_LIMIT * 10))
 
 case $VENDOR in
 intel) MODEL=corei7_icelake_u ;;
@@ -34,6 +36,7 @@ INITRAMFS=("$BUILD/initramfs/host.cpio.zst")
 case $RUN in
 tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
 esac
+[[ -z ${OVERLAY:-} ]] || INITRAMFS+=("$OVERLAY")
 
 # A disc without dates and identifiers of its own, so that the same files boot
 # in the same number of ticks.
@@ -44,7 +47,7 @@ make_disc() {
 	for initramfs in "${INITRAMFS[@]}"; do
 		ln "$initramfs" "$disc/boot/" 2>/dev/null || cp "$initramfs" "$disc/boot/"
 	done
-	cp "$BUILD/kernel/arch/x86/boot/bzImage" "$disc/boot/bzImage"
+	cp "${BZIMAGE:-$BUILD/kernel/arch/x86/boot/bzImage}" "$disc/boot/bzImage"
 	# A kernel that oopses panics, reboots by a triple fault, and that ends the emulator.
 	cat >"$disc/boot/grub/grub.cfg" <<-EOF
 		terminal_input console
