@@ -43,6 +43,7 @@ help:
 	@echo 'make demo          show a guest reading its own counters, on Intel and on AMD'
 	@echo 'make check         run every test; the last line is the result'
 	@echo 'make check T=NAME  run one test, such as T=no_exit or T=upstream:state_test'
+	@echo 'make check-deep    run what takes hours, go on where it was; T=PART or T=PART:CASE again'
 	@echo 'make kernel        build the patched Linux into the cache; build/kernel is a link to it'
 	@echo 'make bochs         build the patched emulator into the cache; build/bochs is a link to it'
 	@echo 'make clippy        lint the module, with KDIR and RUSTC as above'
@@ -84,6 +85,10 @@ demo: machine
 .PHONY: check
 check: machine
 	@$(scripts)/check.sh $(T)
+
+.PHONY: check-deep
+check-deep: machine
+	@$(scripts)/check-deep.sh $(T)
 
 .PHONY: fmt
 fmt: kernel

@@ -7,7 +7,8 @@ set -uo pipefail
 cd "$ROOT" || exit
 
 shell() {
-	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/lib/*.sh scripts/initramfs/* .ci/run
+	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/lib/*.sh scripts/deep/*.sh \
+		scripts/initramfs/* .ci/run
 }
 
 kernel_rustfmt() {

@@ -1,6 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
+# Usage: hot-paths.sh list | prepare | run CASE
+#
 # Show, as KTAP on standard output, that a host without the module runs the code
 # of the unpatched kernel: its hot paths are the same but for NOPs.
 #
@@ -10,8 +12,8 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/env.sh"
 . "$(dirname "$0")/../lib/toolchain.sh"
 
-TREES=$BUILD/hot-paths
-LOG=$BUILD/logs/hot-paths.log
+TREE=$BUILD/hot-paths/tree
+OBJECTS=$BUILD/hot-paths/objects
 
 compile() {
 	kernel_make -C "$1" M=arch/x86/kvm x86.o
@@ -23,32 +25,45 @@ unpatch() {
 	local patch
 
 	find "$ROOT/patches/linux" -name '*.patch' -printf '%f %p\n' | sort -r | while read -r _ patch; do
-		GIT_CEILING_DIRECTORIES=$TREES git -C "$1" apply -R --include='arch/x86/*' --include='include/*' "$patch"
+		GIT_CEILING_DIRECTORIES=$BUILD/hot-paths git -C "$1" apply -R --include='arch/x86/*' --include='include/*' "$patch"
 	done
 }
 
-# compare OBJECT FUNCTION...
+# A line for each object: a name, the object, and its functions to compare.
+list() {
+	echo kvm arch/x86/kvm/x86.o vcpu_run kvm_arch_vcpu_load kvm_arch_vcpu_put kvm_arch_vcpu_ioctl_run
+	echo scheduler arch/x86/kernel/cpu/aperfmperf.o arch_scale_freq_tick
+}
+
+prepare() {
+	local kind
+
+	for kind in patched unpatched; do
+		rm -rf "$TREE"
+		mkdir -p "$TREE"
+		cp -a "$BUILD/kernel/." "$TREE"
+		[[ $kind == patched ]] || unpatch "$TREE"
+		compile "$TREE"
+		list | while read -r _ object _; do
+			install -D "$TREE/$object" "$OBJECTS/$kind/$object"
+		done
+	done
+	rm -rf "$TREE"
+}
+
 compare() {
 	local object=$1
 	shift
 
 	/usr/bin/python3 "$ROOT/scripts/deep/same_code.py" llvm-readelf-$LLVM_VERSION llvm-objdump-$LLVM_VERSION \
-		aperfmperf_hooked "$TREES/unpatched/$object" "$TREES/patched/$object" "$@"
+		aperfmperf_hooked "$OBJECTS/unpatched/$object" "$OBJECTS/patched/$object" "$@"
 }
 
-prepare() {
-	rm -rf "$TREES"
-	mkdir -p "$TREES"
-	cp -a "$BUILD/kernel/." "$TREES/patched"
-	cp -a "$BUILD/kernel/." "$TREES/unpatched"
-	unpatch "$TREES/unpatched"
-	compile "$TREES/patched"
-	compile "$TREES/unpatched"
-}
-
-prepare >"$LOG" 2>&1 || die "cannot compile the objects to compare, see $LOG"
-{
-	compare arch/x86/kvm/x86.o vcpu_run kvm_arch_vcpu_load kvm_arch_vcpu_put kvm_arch_vcpu_ioctl_run
-	compare arch/x86/kernel/cpu/aperfmperf.o arch_scale_freq_tick
-}
-rm -rf "$TREES"
+case $1 in
+list) list ;;
+prepare) prepare ;;
+run)
+	read -r -a arguments < <(list | sed -n "s/^$2 //p")
+	compare "${arguments[@]}"
+	;;
+esac
