@@ -7,7 +7,7 @@ set -uo pipefail
 cd "$ROOT" || exit
 
 shell() {
-	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/lib/*.sh scripts/deep/*.sh \
+	shellcheck -x -P SCRIPTDIR scripts/*.sh scripts/lib/*.sh scripts/deep/*.sh scripts/deep/mutants/*.sh \
 		scripts/initramfs/* .ci/run
 }
 

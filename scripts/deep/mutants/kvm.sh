@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2016
+#
+# mutant NAME FILE SED TEST...: see mutation.sh.
+
+# Which vCPUs have a pair.
+
+mutant pair-without-cpuid arch/x86/kvm/aperfmperf.c \
+	's/if (!entry || !cpuid_entry_has(.*))$/if (!entry)/' \
+	intel-1:opt_in
+mutant pair-for-raw-readers arch/x86/kvm/aperfmperf.c \
+	's/return !kvm_aperfmperf_in_guest(vcpu->kvm);/return true;/' \
+	intel-1:neighbours
+mutant pair-outlives-cpuid arch/x86/kvm/aperfmperf.c \
+	'/int kvm_aperfmperf_set_cpuid/,/^}/s/kvm_aperfmperf_destroy_vcpu(vcpu);/;/' \
+	intel-1:cpuid_reset
+mutant pair-outlives-vcpu arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_destroy_vcpu(vcpu);/;/' \
+	intel-1:clean_exit
+mutant bit-offered-without-module arch/x86/kvm/cpuid.c \
+	's/if (static_branch_unlikely(&aperfmperf_hooked))/if (true)/' \
+	intel-1:opt_in
+
+# C0.
+
+mutant mp-state-not-told arch/x86/kvm/x86.h \
+	's/kvm_aperfmperf_set_c0(vcpu, mp_state == .*);/;/' \
+	intel-1:guest_halt
+mutant c0-not-told-at-creation arch/x86/kvm/aperfmperf.c \
+	's/v->ops->set_c0(v, .*);//' \
+	intel-1:cpuid_reset
+mutant userspace-halt-counts arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_set_c0(vcpu, false);//' \
+	intel-1:c0_userspace_hlt
+mutant userspace-halt-for-ever arch/x86/kvm/aperfmperf.h \
+	's/kvm_aperfmperf_set_c0(vcpu, vcpu->arch.*);//' \
+	intel-1:c0_userspace_hlt
+mutant halt-in-guest-counts arch/x86/kvm/vmx/vmx.c \
+	's/kvm_aperfmperf_set_c0(vcpu, false);/;/' \
+	intel-1:c0_hlt_in_guest
+mutant halt-in-guest-for-ever arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_set_c0(vcpu, vcpu->arch.*);/;/' \
+	intel-1:c0_hlt_in_guest
+mutant halt-in-guest-not-ended arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_set_c0(vcpu, mp_state->.*);/;/' \
+	intel-1:c0_hlt_in_guest
+mutant pause-not-told arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_forget_pause(vcpu);//' \
+	intel-1:pause
+
+# KVM_RUN.
+
+mutant run-without-load arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_load(vcpu);//;s/kvm_aperfmperf_put(vcpu);//' \
+	intel-1:guest_aperf
+mutant load-without-run arch/x86/kvm/aperfmperf.h \
+	'/kvm_aperfmperf_load/,/^}/s/ || !vcpu->wants_to_run//' \
+	intel-1:pause
+mutant raw-reader-finds-guest arch/x86/kvm/x86.c \
+	's/aperfmperf_host_restore();/;/' \
+	intel-1:neighbours
+
+# Reads and writes.
+
+mutant aperf-read-as-mperf arch/x86/kvm/aperfmperf.c \
+	's/v->ops->read(v, msr_info->index)/v->ops->read(v, MSR_IA32_MPERF)/' \
+	intel-1:msr_state
+mutant write-lost arch/x86/kvm/aperfmperf.c \
+	's/v->ops->write(v, .*);//' \
+	intel-1:guest_write
+mutant write-keeps-intercepts arch/x86/kvm/aperfmperf.c \
+	's/kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);//' \
+	intel-1:intercepted_high
+mutant msrs-not-listed arch/x86/kvm/msrs.c \
+	's/ MSR_IA32_APERF, MSR_IA32_MPERF,//' \
+	intel-1:msr_state
+mutant reads-always-exit arch/x86/kvm/aperfmperf.c \
+	's/return !v || !v->ops->passthrough(v);/return true;/' \
+	intel-1:no_exit
+mutant reads-never-exit arch/x86/kvm/aperfmperf.c \
+	's/return !v || !v->ops->passthrough(v);/return !v;/' \
+	intel-1:intercepted_tsc
+mutant raw-reads-exit arch/x86/kvm/aperfmperf.c \
+	'/^bool kvm_need/,/^}/s/if (kvm_aperfmperf_in_guest(vcpu->kvm))/if (false)/' \
+	intel-1:neighbours
+mutant writes-never-exit-intel arch/x86/kvm/vmx/vmx.c \
+	's/MSR_IA32_APERF, MSR_TYPE_R, intercept/MSR_IA32_APERF, MSR_TYPE_RW, intercept/' \
+	intel-1:no_exit
+mutant writes-never-exit-amd arch/x86/kvm/svm/svm.c \
+	's/MSR_IA32_MPERF, MSR_TYPE_R, intercept/MSR_IA32_MPERF, MSR_TYPE_RW, intercept/' \
+	amd-1:no_exit
+mutant mperf-reads-exit-intel arch/x86/kvm/vmx/vmx.c \
+	's/vmx_set_intercept_for_msr(vcpu, MSR_IA32_MPERF, .*);//' \
+	intel-1:no_exit
+mutant aperf-reads-exit-amd arch/x86/kvm/svm/svm.c \
+	's/svm_set_intercept_for_msr(vcpu, MSR_IA32_APERF, .*);//' \
+	amd-1:no_exit
+
+# Reasons to intercept.
+
+mutant aperf-filter-ignored arch/x86/kvm/aperfmperf.c \
+	's/!kvm_msr_allowed(vcpu, MSR_IA32_APERF, KVM_MSR_FILTER_READ) ||//' \
+	intel-1:intercepted_filter
+mutant mperf-filter-ignored arch/x86/kvm/aperfmperf.c \
+	's/!kvm_msr_allowed(vcpu, MSR_IA32_MPERF, KVM_MSR_FILTER_READ)/false/' \
+	intel-1:intercepted_filter
+mutant ratio-of-l2 arch/x86/kvm/aperfmperf.c \
+	's/vcpu->arch\.l1_tsc_scaling_ratio/vcpu->arch.tsc_scaling_ratio/' \
+	intel-1:c0_nested_hlt
+mutant catchup-ignored arch/x86/kvm/aperfmperf.c \
+	's/if (vcpu->arch\.tsc_always_catchup)/if (false)/' \
+	intel-1:intercepted_tsc
+mutant ratio-not-told arch/x86/kvm/x86.c \
+	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_aperfmperf_configure(vcpu);//' \
+	intel-1:intercepted_tsc
+mutant ratio-keeps-intercepts arch/x86/kvm/x86.c \
+	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);//' \
+	intel-1:intercepted_tsc

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2016
+#
+# mutant NAME FILE SED TEST...: see mutation.sh. Each of these links a kernel.
+
+mutant scheduler-reads-raw arch/x86/kernel/cpu/aperfmperf.c \
+	'/^void arch_scale_freq_tick/,/^}/s/mperf = host_mperf();/rdmsrq(MSR_IA32_MPERF, mperf);/' \
+	intel-1:host_readers
+mutant perf-reads-raw arch/x86/events/msr.c \
+	's/if (is_aperfmperf_hooked(event->hw\.event_base))/if (false)/' \
+	intel-1:host_continuity
+mutant device-reads-raw arch/x86/lib/msr-smp.c \
+	'/^static void __rdmsr_safe_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-1:host_continuity
+mutant device-reads-registers-raw arch/x86/lib/msr-smp.c \
+	'/^static void __rdmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-1:host_readers
+mutant device-writes-raw arch/x86/lib/msr-smp.c \
+	'/^static void __wrmsr_safe_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-1:host_writes
+mutant device-writes-registers-raw arch/x86/lib/msr-smp.c \
+	'/^static void __wrmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-1:host_writes
+mutant module-not-pinned arch/x86/kernel/cpu/aperfmperf_hooks.c \
+	's/if (!aperfmperf_ops || !try_module_get(aperfmperf_ops->owner))/if (!aperfmperf_ops)/' \
+	intel-1:unload_busy
+mutant readers-stay-after-unload arch/x86/kernel/cpu/aperfmperf_hooks.c \
+	's/static_branch_disable(&aperfmperf_hooked);//' \
+	intel-1:clean_exit

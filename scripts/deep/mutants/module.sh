@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2016
+#
+# mutant NAME FILE SED TEST...: see mutation.sh.
+
+# Replacing the values in the MSRs.
+
+mutant offset-not-stored src/switch/exchange.rs \
+	's/self\.offset\.store(host\.minus(after\.pair));//' \
+	intel-1:host_continuity
+mutant loss-not-counted src/switch/exchange.rs \
+	's/host\.plus(self\.rate\.advance(elapsed))/host/' \
+	intel-1:host_continuity
+mutant aperf-lost-at-base-frequency src/switch/exchange.rs \
+	's/self\.rate\.advance(elapsed)/Pair { aperf: elapsed, mperf: elapsed }/' \
+	intel-1:host_continuity
+mutant rate-not-learned src/switch/exchange.rs \
+	's/self\.rate\.learn(.*);//' \
+	intel-1:host_continuity
+mutant rate-learns-host-writes src/switch/exchange.rs \
+	's/self\.rate\.learn(.*);/self.rate.learn(host);/' \
+	intel-1:host_writes intel-1:kunit
+mutant nmi-not-told src/switch/exchange.rs \
+	's/self\.busy\.store(true, Release);//' \
+	intel-1:kunit
+mutant nmi-told-for-ever src/switch/exchange.rs \
+	's/self\.busy\.store(false, Release);//' \
+	intel-1:host_continuity
+mutant sample-never-again src/switch/exchange.rs \
+	's/^const SAMPLES: usize = 16;/const SAMPLES: usize = 1;/' \
+	intel-1:kunit
+mutant exchange-never-again src/switch/exchange.rs \
+	's/^const EXCHANGES: usize = 3;/const EXCHANGES: usize = 1;/' \
+	intel-1:kunit
+mutant write-without-lead src/switch/exchange.rs \
+	's/self\.lead\.load(Relaxed)/0/' \
+	intel-1:user_isolation intel-1:kunit
+mutant mperf-written-late src/switch/exchange.rs \
+	's/mperf: elapsed,/mperf: 0,/' \
+	intel-1:user_isolation intel-1:kunit
+mutant aperf-of-away-advances src/switch/guest.rs \
+	's/aperf_advances: false/aperf_advances: true/' \
+	intel-1:guest_exit intel-1:kunit
+mutant carry-of-rate-lost src/switch/rate.rs \
+	's/self\.carry\.store(carry, Relaxed);//' \
+	intel-1:kunit
+
+# The host's values.
+
+mutant host-read-raw src/switch/cpu.rs \
+	's/\.wrapping_add(self\.offset\.load()\.get(counter))//' \
+	intel-1:host_continuity
+mutant host-write-into-guest src/switch/cpu.rs \
+	's/State::Live | State::Stale => offset\.with(.*),$/_ => { hw.write(counter, value); offset.with(counter, 0) }/' \
+	intel-1:host_writes
+mutant host-write-not-remembered src/switch/cpu.rs \
+	's/self\.moved\.store(.*);//' \
+	intel-1:host_writes intel-1:kunit
+mutant restore-nothing src/switch/cpu.rs \
+	's/if self\.state() == State::Host {/if true {/' \
+	intel-1:user_isolation
+mutant restore-stays-stale src/switch/cpu.rs \
+	's/self\.set_state(State::Host);//' \
+	intel-1:host_writes
+mutant leave-after-one-write src/switch/cpu.rs \
+	's/for _ in 0\.\.LEAVES {/for _ in 0..0 {/' \
+	intel-1:clean_exit intel-1:kunit
+mutant any-mperf-is-steady src/switch/calibration.rs \
+	's/return steady;/return true;/' \
+	intel-1:kunit
+
+# The guest's values.
+
+mutant checkpoint-without-pair src/switch/guest.rs \
+	's/vcpu\.pair = sample\.pair;//' \
+	intel-1:guest_exit
+mutant checkpoint-without-lag src/switch/guest.rs \
+	's/sample\.tsc\.wrapping_sub(lag)/sample.tsc/' \
+	intel-1:guest_exit intel-1:kunit
+mutant enter-not-live src/switch/guest.rs \
+	's/self\.set_state(State::Live);//' \
+	intel-1:user_isolation
+mutant enter-without-time-away src/switch/guest.rs \
+	's/vcpu\.pair\.with(Counter::Mperf, vcpu\.mperf_at(tsc))/vcpu.pair.with(Counter::Mperf, vcpu.pair.mperf)/' \
+	intel-1:guest_exit
+mutant halted-counts src/switch/guest.rs \
+	's/if vcpu\.running \&\& vcpu\.c0 {/if vcpu.running {/' \
+	intel-1:guest_halt
+mutant put-keeps-running src/switch/guest.rs \
+	's/|vcpu| vcpu\.running = false/|_| ()/' \
+	intel-1:guest_exit
+mutant pause-not-forgotten src/switch/guest.rs \
+	's/self\.change(hw, vcpu, Vcpu::forget_pause);/self.change(hw, vcpu, |_| ());/' \
+	intel-1:pause
+mutant mperf-runs-in-halt src/switch/vcpu.rs \
+	's/if self\.c0 \&\& forward {/if forward {/' \
+	intel-1:guest_halt
+mutant tsc-never-behind src/switch/vcpu.rs \
+	's/let forward = elapsed >> 63 == 0;/let forward = true;/' \
+	intel-1:kunit
+mutant away-adds-up src/switch/vcpu.rs \
+	'/fn leave/,/fn forget_pause/s/self\.away = 0;//' \
+	intel-1:pause
+mutant pause-forgotten-twice src/switch/vcpu.rs \
+	'/fn forget_pause/,/fn start/s/self\.away = 0;//' \
+	intel-1:pause
+mutant written-mperf-is-away src/switch/vcpu.rs \
+	'/fn set(/,/fn set_ratio/s/self\.away = 0;//' \
+	intel-1:pause intel-1:kunit
+mutant restored-in-c0 src/switch/vcpu.rs \
+	's/self\.restored = !self\.running;/self.restored = false;/' \
+	intel-1:migration intel-1:msr_state
+mutant restored-for-ever src/switch/vcpu.rs \
+	'/fn start/,/fn set_c0/s/self\.restored = false;//' \
+	intel-1:msr_state intel-1:kunit
+mutant write-keeps-mode src/switch/vcpu.rs \
+	'/fn set(/,/fn set_ratio/s/self\.choose_mode();//' \
+	intel-1:intercepted_high
+
+# Intercepted reads.
+
+mutant intercept-not-asked src/switch/mode.rs \
+	's/if intercept || /if /' \
+	intel-1:intercepted_filter
+mutant ratio-passed-through src/switch/mode.rs \
+	's/!ratio\.is_one() || //' \
+	intel-1:intercepted_tsc
+mutant high-passed-through src/switch/mode.rs \
+	's/ || (pair\.aperf | pair\.mperf) >= TOO_HIGH//' \
+	intel-1:intercepted_high
+mutant high-mperf-passed-through src/switch/mode.rs \
+	's/(pair\.aperf | pair\.mperf)/pair.aperf/' \
+	intel-1:intercepted_high
+mutant fraction-of-scaling-lost src/switch/mode.rs \
+	's/\*carry = product.*;/*carry = 0;/' \
+	intel-1:intercepted_tsc
+mutant metered-twice src/switch/guest.rs \
+	'/fn guest_read/,/fn change/s/vcpu\.place = Place::Metered { from };//' \
+	intel-1:intercepted_tsc
+mutant aperf-not-metered src/switch/guest.rs \
+	's/vcpu\.accrue(sample\.tsc, advance);/vcpu.accrue(sample.tsc, 0);/' \
+	intel-1:intercepted_tsc
+mutant overflow-of-one-only src/switch/overflow.rs \
+	's/(false, false) => return sum,/_ if true => return sum,\n            (false, false) => false,/' \
+	intel-1:intercepted_high
+mutant later-overflow-wins src/switch/overflow.rs \
+	's/aperf_left > mperf_left/aperf_left < mperf_left/' \
+	intel-1:kunit
+
+# Between the logic and the kernel.
+
+mutant user-return-not-armed src/glue.rs \
+	's/here\.restore_on_user_return();//' \
+	intel-1:user_isolation
+mutant wake-does-not-arm src/glue.rs \
+	'/fn set_c0/,/^    }/s/keep_user_isolation(here);//' \
+	intel-1:user_isolation intel-1:c0_wake
+mutant configure-does-not-arm src/glue.rs \
+	'/fn configure/,/^    }/s/keep_user_isolation(here);//' \
+	intel-1:user_isolation intel-1:intercepted_tsc
+mutant raw-reader-gets-no-restore src/glue.rs \
+	'/fn host_restore/,/^    }/s/here\.state().*;//' \
+	intel-1:user_isolation
+mutant permits-never-issued src/glue.rs \
+	's/PERMITS\.issue()/None/' \
+	intel-1:no_exit
+mutant readers-leave-before-values src/kvm_aperfmperf.rs \
+	'/^    _hotplug: /d;s/^    _farewell: .*/    _hotplug: Hotplug<Machine>,\n&/' \
+	intel-1:clean_exit
+mutant sched-out-unnoticed rust/preempt.rs \
+	's/B::put(here, vcpu)/{ let _ = (here, vcpu); }/' \
+	intel-1:guest_steal
+mutant sched-in-unnoticed rust/preempt.rs \
+	's/B::load(here, vcpu)/{ let _ = (here, vcpu); }/' \
+	intel-1:guest_steal
+mutant offline-leaves-notifier rust/hotplug.rs \
+	'/fn offline/,$s/here\.restore();//' \
+	intel-1:clean_exit intel-2:hotplug
+mutant online-without-restore rust/hotplug.rs \
+	'/fn online/,/fn offline/s/here\.restore();//' \
+	intel-2:hotplug
+mutant suspend-with-guest-values rust/syscore.rs \
+	'/fn suspend/,/fn shutdown/s/on_this_cpu::<B, _>(.*)/()/' \
+	intel-1:suspend

@@ -1,0 +1,130 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: mutation.sh list | prepare | run MUTANT
+#
+# Break the module or the patched kernel in one place, and see the tests notice.
+# The mutants are in mutants/, each a line such as
+#
+#   mutant NAME FILE SED TEST...
+#
+# where SED is what breaks FILE, and each TEST, such as intel-1:no_exit, a selftest
+# on a machine that should notice. If none of them does, all tests have a try. The
+# tests of the logic run in front, for the record: what counts is the machine. There
+# "kunit" has them run, too.
+set -euo pipefail
+. "$(dirname "$0")/../lib/env.sh"
+. "$(dirname "$0")/../lib/toolchain.sh"
+. "$(dirname "$0")/../lib/pack.sh"
+. "$(dirname "$0")/../lib/patch.sh"
+. "$(dirname "$0")/../lib/breed.sh"
+
+TESTS=$BUILD/initramfs/host/kselftest/kselftest-list.txt
+# No test takes longer, unless its mutant made the machine hang.
+export TIME_LIMIT=150
+
+# killed NAME MACHINE RUN: whether RUN on MACHINE fails, and says by what.
+killed() {
+	local run=mutant-$1 machine=$2 what=$3 killer
+
+	"$ROOT/scripts/boot.sh" "$run" "${machine%-*}" "${machine#*-}" "$what" >&2 || true
+	[[ -s $BUILD/run/$run/verdict ]] || die "the machine did not start"
+	if killer=$(grep -m 1 -E '^(# |    )*not ok' "$BUILD/run/$run/verdict"); then
+		echo "# $machine: $what: $killer"
+	else
+		echo "# $machine: $what: passes"
+		return 1
+	fi
+}
+
+# What a test is to the machine.
+what() {
+	if [[ ${1#*:} == kunit ]]; then
+		echo kunit
+	elif grep -qx "aperfmperf:${1#*:}" "$TESTS"; then
+		echo "one:aperfmperf:${1#*:}"
+	else
+		die "there is no test '${1#*:}'"
+	fi
+}
+
+# noticed NAME TEST...: whether those tests notice, or else any.
+noticed() {
+	local name=$1 test machine run
+	shift
+
+	for test; do
+		run=$(what "$test") || exit
+		! killed "$name" "${test%%:*}" "$run" || return 0
+	done
+	for machine in intel-2 amd-2; do
+		! TIME_LIMIT=600 killed "$name" "$machine" selftests || return 0
+	done
+	return 1
+}
+
+# Has the machine boot what was compiled into OVERLAY.
+use() {
+	pack "$1" "$1.cpio.zst"
+	export OVERLAY=$1.cpio.zst
+	[[ ! -f $1.bzImage ]] || export BZIMAGE=$1.bzImage
+}
+
+# run NAME FILE SED TEST...
+run() {
+	local name=$1 overlay=$MUTANTS/overlay-$1 verdict=ok
+
+	mkdir -p "$overlay"
+	locked breed "$2" "$3" "$overlay"
+	use "$overlay"
+	noticed "$name" "${@:4}" || verdict='not ok'
+	echo "$verdict 1 $name"
+	rm -rf "$overlay"*
+}
+
+# What is compiled this way and not broken passes.
+unbroken() {
+	local overlay=$MUTANTS/overlay-unbroken verdict=ok
+
+	mkdir -p "$overlay"
+	locked compile_all "$overlay" >&2
+	use "$overlay"
+	! TIME_LIMIT=600 killed unbroken intel-2 selftests || verdict='not ok'
+	echo "$verdict 1 unbroken"
+	rm -rf "$overlay"*
+}
+
+# For each mutant of the lists: CALL NAME FILE SED TEST...
+each() {
+	local call=$1 list
+
+	mutant() {
+		"$call" "$@"
+	}
+	for list in "$ROOT"/scripts/deep/mutants/*.sh; do
+		# shellcheck source=/dev/null
+		. "$list"
+	done
+}
+
+# shellcheck disable=SC2317 # called by each()
+print() {
+	echo "$*"
+}
+
+# shellcheck disable=SC2317 # called by each()
+run_wanted() {
+	[[ $1 != "$WANTED" ]] || run "$@"
+}
+
+# shellcheck disable=SC2034 # for run_wanted()
+case $1 in
+list) echo unbroken && each print ;;
+prepare) prepare_trees ;;
+run)
+	WANTED=$2
+	echo "TAP version 13"
+	echo "1..1"
+	if [[ $WANTED == unbroken ]]; then unbroken; else each run_wanted; fi
+	;;
+esac
