@@ -157,7 +157,9 @@ impl Backend for Machine {
     }
 
     fn read(here: &Here<'_>, vcpu: &mut Vcpu, msr: Msr) -> u64 {
-        here.state().guest_read(&native(here), vcpu, msr.into())
+        let value = here.state().guest_read(&native(here), vcpu, msr.into());
+        keep_user_isolation(here);
+        value
     }
 
     fn write(here: &Here<'_>, vcpu: &mut Vcpu, msr: Msr, value: u64) {

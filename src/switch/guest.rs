@@ -85,6 +85,10 @@ impl Cpu {
             Place::Metered { from } => {
                 let from = self.meter(vcpu, from, self.sample(hw));
                 vcpu.place = Place::Metered { from };
+                if vcpu.passthrough() {
+                    // Since an overflow that was found just now.
+                    self.change(hw, vcpu, |_| ());
+                }
             }
         }
         vcpu.pair.get(counter)

@@ -103,7 +103,12 @@ impl Vcpu {
             self.since = now;
         }
 
-        self.pair = self.pair.advanced(Pair { aperf, mperf });
+        let before = self.pair;
+        self.pair = before.advanced(Pair { aperf, mperf });
+        if self.pair.aperf < before.aperf || self.pair.mperf < before.mperf {
+            // An overflow: what was too high is no longer.
+            self.choose_mode();
+        }
         self.away = self.away.wrapping_add(mperf).min(self.pair.mperf);
     }
 

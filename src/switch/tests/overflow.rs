@@ -69,6 +69,52 @@ mod rules {
     }
 
     #[test]
+    fn a_read_that_finds_an_overflow_ends_interception() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, before_overflow(10_000));
+        sim.run(5_000);
+        assert!(cpu.guest_read(&sim, &mut vcpu, Mperf) >= before_overflow(5_000));
+        assert!(!vcpu.passthrough());
+
+        sim.run(50_000);
+        assert!(guest_pair(&sim, &cpu, &mut vcpu).mperf.abs_diff(45_000) <= 2 * WINDOW);
+        assert!(vcpu.passthrough());
+        let read = guest_pair(&sim, &cpu, &mut vcpu);
+        assert_eq!(sim.msrs().mperf, read.mperf);
+        assert!(host_error(&sim, &cpu, Mperf) <= WINDOW);
+    }
+
+    #[test]
+    fn a_put_that_finds_an_overflow_ends_interception() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.guest_write(&sim, &mut vcpu, Aperf, before_overflow(10_000));
+        sim.run(50_000);
+        cpu.put(&sim, &mut vcpu);
+        assert!(vcpu.passthrough());
+        cpu.load(&sim, &mut vcpu);
+        assert!(sim.msrs().aperf.abs_diff(40_000) <= WINDOW);
+    }
+
+    #[test]
+    fn an_overflow_leaves_other_reasons_to_intercept() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        cpu.configure(&sim, &mut vcpu, 1 << 48, 48, true);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, before_overflow(10_000));
+        sim.run(50_000);
+        assert!(guest_pair(&sim, &cpu, &mut vcpu).mperf.abs_diff(40_000) <= WINDOW);
+        assert!(!vcpu.passthrough());
+    }
+
+    #[test]
     fn the_first_overflow_takes_the_place_of_the_second() {
         let by = Pair {
             aperf: 4000,
