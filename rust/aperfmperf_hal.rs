@@ -21,6 +21,7 @@ mod hotplug;
 mod irq;
 pub mod per_cpu;
 mod preempt;
+mod sleep;
 mod syscore;
 mod user_return;
 mod vcpu;
@@ -40,4 +41,5 @@ pub use per_cpu::{
     CpuSlot,
     PerCpu, //
 };
+pub use sleep::SleepNotifier;
 pub use syscore::Syscore;

@@ -18,8 +18,8 @@ use crate::{
 
 /// The operations on CPUs and vCPUs, as `asm/aperfmperf.h` specifies them.
 ///
-/// All run on the CPU that they are given, with IRQs disabled. None may sleep, allocate, lock or
-/// print, but [`Backend::online`], which may print.
+/// Those that are given a CPU run there, with IRQs disabled. None of them may sleep, allocate, lock
+/// or print, but [`Backend::online`], which may print.
 pub trait Backend: Sized + 'static {
     /// State of a CPU.
     type Cpu: Sync + 'static;
@@ -48,6 +48,13 @@ pub trait Backend: Sized + 'static {
 
     /// Removes guest values from the MSRs.
     fn host_restore(here: &ThisCpu<'_, Self>);
+
+    /// The host is about to freeze its tasks, to sleep. Process context. One of this and
+    /// [`Backend::sleep_ends`] at a time.
+    fn sleep_begins();
+
+    /// The host has thawed its tasks. Process context.
+    fn sleep_ends();
 
     /// The state of a new vCPU. Process context, IRQs enabled.
     fn vcpu_create() -> Self::Vcpu;

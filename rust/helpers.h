@@ -7,4 +7,10 @@
 /* boot_cpu_has() as a function. @feature: X86_FEATURE_*. */
 bool kvm_aperfmperf_boot_cpu_has(u32 feature);
 
+struct notifier_block;
+
+/* Functions also where the kernel cannot sleep; they do nothing then. */
+int kvm_aperfmperf_register_pm_notifier(struct notifier_block *nb);
+void kvm_aperfmperf_unregister_pm_notifier(struct notifier_block *nb);
+
 #endif /* _KVM_APERFMPERF_HELPERS_H */

@@ -17,6 +17,7 @@ use crate::switch::{
     Cpu,
     Hardware,
     Permits,
+    Sleeps,
     State,
     Vcpu, //
 };
@@ -30,6 +31,9 @@ aperfmperf_hal::export_host_counters!(Machine);
 
 /// Closed by a CPU whose MPERF does not tick with its TSC.
 static PERMITS: Permits = Permits::new();
+
+/// The host's sleeps while the module was loaded.
+static SLEEPS: Sleeps = Sleeps::new();
 
 /// How guest reads are served on this host, for the log.
 pub(crate) fn how_served() -> &'static str {
@@ -138,12 +142,22 @@ impl Backend for Machine {
         here.state().restore(&native(here));
     }
 
+    fn sleep_begins() {
+        SLEEPS.begin();
+    }
+
+    fn sleep_ends() {
+        SLEEPS.end();
+    }
+
     fn vcpu_create() -> Vcpu {
         Vcpu::new(PERMITS.issue())
     }
 
     fn load(here: &Here<'_>, vcpu: &mut Vcpu) {
-        here.state().load(&native(here), vcpu);
+        let hw = native(here);
+        here.state().forget_sleep(&hw, vcpu, &SLEEPS);
+        here.state().load(&hw, vcpu);
         keep_user_isolation(here);
     }
 
@@ -157,7 +171,9 @@ impl Backend for Machine {
     }
 
     fn read(here: &Here<'_>, vcpu: &mut Vcpu, msr: Msr) -> u64 {
-        let value = here.state().guest_read(&native(here), vcpu, msr.into());
+        let hw = native(here);
+        here.state().forget_sleep(&hw, vcpu, &SLEEPS);
+        let value = here.state().guest_read(&hw, vcpu, msr.into());
         keep_user_isolation(here);
         value
     }

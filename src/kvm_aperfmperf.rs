@@ -17,6 +17,7 @@ use aperfmperf_hal::{
     Counters,
     Hooks,
     Hotplug,
+    SleepNotifier,
     Syscore, //
 };
 use kernel::prelude::*;
@@ -38,6 +39,7 @@ module! {
 /// can no longer be pinned.
 struct AperfMperf {
     _hotplug: Hotplug<Machine>,
+    _sleep: SleepNotifier<Machine>,
     _syscore: Syscore<Machine>,
     _hooks: Hooks<Machine>,
     _farewell: Farewell,
@@ -55,6 +57,7 @@ impl kernel::Module for AperfMperf {
             ENODEV
         })?;
         let hotplug = Hotplug::install(counters)?;
+        let sleep = SleepNotifier::register()?;
         let syscore = Syscore::register(counters)?;
         let hooks = Hooks::register(counters, module).inspect_err(|error| {
             if *error == EBUSY {
@@ -64,6 +67,7 @@ impl kernel::Module for AperfMperf {
         pr_info!("loaded; guest reads are {}\n", glue::how_served());
         Ok(Self {
             _hotplug: hotplug,
+            _sleep: sleep,
             _syscore: syscore,
             _hooks: hooks,
             _farewell: Farewell,

@@ -22,6 +22,7 @@ use super::{
         Mode,
         TscRatio, //
     },
+    sleep::Sleeps,
     vcpu::{
         Place,
         Vcpu, //
@@ -49,6 +50,13 @@ impl Cpu {
     /// Drops what MPERF has advanced since the vCPU was put. Not during KVM_RUN.
     pub(crate) fn forget_pause(&self, hw: &impl Hardware, vcpu: &mut Vcpu) {
         self.change(hw, vcpu, Vcpu::forget_pause);
+    }
+
+    /// The same if the host has slept since the vCPU was put.
+    pub(crate) fn forget_sleep(&self, hw: &impl Hardware, vcpu: &mut Vcpu, sleeps: &Sleeps) {
+        if sleeps.update(&mut vcpu.seen) {
+            self.forget_pause(hw, vcpu);
+        }
     }
 
     /// Sets the guest value of `counter`.

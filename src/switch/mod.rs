@@ -36,6 +36,7 @@ mod mode;
 mod overflow;
 mod permit;
 mod rate;
+mod sleep;
 mod vcpu;
 
 #[cfg(any(test, CONFIG_KUNIT))]
@@ -56,4 +57,5 @@ pub(crate) use hardware::{
     Hardware, //
 };
 pub(crate) use permit::Permits;
+pub(crate) use sleep::Sleeps;
 pub(crate) use vcpu::Vcpu;

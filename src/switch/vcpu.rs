@@ -11,7 +11,8 @@ use super::{
         Mode,
         TscRatio, //
     },
-    permit::Permit, //
+    permit::Permit,
+    sleep::Seen, //
 };
 
 /// TSC ticks that one CPU's TSC may be behind another's. Linux uses the TSC only if it never saw
@@ -49,6 +50,7 @@ pub(crate) struct Vcpu {
     pub(super) ratio: TscRatio,
     /// By how much MPERF has advanced since the vCPU was last somewhere.
     away: u64,
+    pub(super) seen: Seen,
     /// Userspace set MPERF, and nothing told since whether the vCPU is in C0.
     restored: bool,
     /// The fraction of a guest tick that scaling has left over.
@@ -72,6 +74,7 @@ impl Vcpu {
             mode: Mode::choose(TscRatio::ONE, permit.is_none(), Pair::ZERO),
             ratio: TscRatio::ONE,
             away: 0,
+            seen: Seen::NONE,
             restored: false,
             carry: 0,
             asked: false,

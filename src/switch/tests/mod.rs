@@ -10,6 +10,7 @@ mod mode;
 mod overflow;
 mod pause;
 mod permit;
+mod sleep;
 
 use super::{
     cpu::Cpu,
