@@ -74,6 +74,9 @@ pub fn stack_top(id: u8) -> u64 {
 /// The mapping in this process.
 pub struct Memory(*mut u8);
 
+// SAFETY: The mapping belongs to the process, and to this object alone in it.
+unsafe impl Send for Memory {}
+
 impl Memory {
     /// Maps the memory and puts everything in it.
     pub fn new(code: &[u8]) -> Result<Self> {
