@@ -6,8 +6,9 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-build := $(CURDIR)/build
+build := $(CURDIR)/build$(if $(FLAVOUR),/$(FLAVOUR))
 scripts := $(CURDIR)/scripts
+export FLAVOUR
 
 # The module alone, for any suitable kernel build tree.
 KDIR ?= $(or $(wildcard $(build)/kernel),/lib/modules/$(shell uname -r)/build)
@@ -53,6 +54,7 @@ help:
 	@echo
 	@echo 'All but the first and clean install the Debian packages that are missing.'
 	@echo 'KERNEL_TARBALL=<file> takes the source of Linux from there.'
+	@echo 'FLAVOUR=debug tests with a kernel that checks more, FLAVOUR=rt with PREEMPT_RT.'
 	@echo 'KVMTOOL=<file> boots the Linux guest with that static lkvm, not the own monitor.'
 	@echo 'The cache is $${XDG_CACHE_HOME:-~/.cache}/kvm-aperfmperf, logs are in build/logs.'
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Build Linux 7.3 with patches/linux and make build/kernel a link to its tree,
-# which also serves as KDIR for the module.
+# which also serves as KDIR for the module. FLAVOUR=debug and FLAVOUR=rt build
+# one that checks more, and one with PREEMPT_RT.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
@@ -10,7 +11,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib/patch.sh"
 . "$(dirname "$0")/lib/toolchain.sh"
 
-FRAGMENT=$ROOT/scripts/kernel.config
+FRAGMENTS=("$ROOT/scripts/kernel.config" ${FLAVOUR:+"$ROOT/scripts/kernel-$FLAVOUR.config"})
 TARBALL=$BUILD/linux.tar
 shopt -s nullglob
 PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
@@ -23,13 +24,14 @@ verify_config() {
 		case $line in
 		CONFIG_*=n) ! grep -q "^${line%=n}=" "$1/.config" ;;
 		CONFIG_*) grep -qxF "$line" "$1/.config" ;;
-		esac || { echo "error: $line of scripts/kernel.config did not take"; status=1; }
-	done <"$FRAGMENT"
+		esac || { echo "error: $line of ${FRAGMENTS[*]##*/} did not take"; status=1; }
+	done < <(cat "${FRAGMENTS[@]}")
 	return $status
 }
 
 configure() {
-	kernel_make -C "$1" KCONFIG_ALLCONFIG="$FRAGMENT" allnoconfig
+	cat "${FRAGMENTS[@]}" >"$1/fragments.config"
+	kernel_make -C "$1" KCONFIG_ALLCONFIG=fragments.config allnoconfig
 	verify_config "$1"
 }
 
@@ -64,5 +66,5 @@ build() {
 	step kernel-prune "prune the kernel tree" prune "$1"
 }
 
-cached kernel "$(hash_of "$TARBALL" "${PATCHES[@]}" "$FRAGMENT" "$(toolchain_versions)" \
+cached kernel "$(hash_of "$TARBALL" "${PATCHES[@]}" "${FRAGMENTS[@]}" "$(toolchain_versions)" \
 	"$0" "$ROOT/scripts/lib/toolchain.sh")" build

@@ -4,7 +4,7 @@
 # The build cache: entries named by a hash over everything that goes in, so an
 # entry is either right or absent.
 
-KEEP=3
+KEEP=5
 
 # hash_of [FILE|STRING]...: a short name for the contents of files, and strings.
 hash_of() {
