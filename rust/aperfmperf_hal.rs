@@ -16,6 +16,7 @@ mod backend;
 mod bindings;
 pub mod counters;
 pub mod exports;
+mod grant;
 mod hooks;
 mod hotplug;
 mod irq;
@@ -34,6 +35,7 @@ pub use counters::{
     Counters,
     Msr, //
 };
+pub use grant::Grant;
 pub use hooks::Hooks;
 pub use hotplug::Hotplug;
 pub use irq::IrqsOff;

@@ -22,6 +22,7 @@ use crate::{
         Counters,
         Msr, //
     },
+    grant,
     vcpu, //
 };
 
@@ -56,6 +57,7 @@ impl<B: Backend> Hooks<B> {
                 host_write: Some(host_write::<B>),
                 host_restore: Some(host_restore::<B>),
                 vcpu_create: Some(vcpu::create::<B>),
+                granted: Some(granted),
             },
             GFP_KERNEL,
         )?;
@@ -99,4 +101,11 @@ unsafe extern "C" fn host_write<B: Backend>(msr: u32, value: u64) {
 unsafe extern "C" fn host_restore<B: Backend>() {
     // SAFETY: By the contract of this function.
     unsafe { on_this_cpu::<B, _>(|here| here.restore()) };
+}
+
+/// # Safety
+///
+/// Called through the table only, in process context.
+unsafe extern "C" fn granted() -> bool {
+    grant::granted()
 }

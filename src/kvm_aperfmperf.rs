@@ -4,6 +4,7 @@
 //!
 //! - `switch/`: what is in the MSRs, and how it changes. Pure logic.
 //! - `glue`: that logic on the real counters.
+//! - `grant`: a VM gets a pair although its VMM does not ask for one.
 //! - here: the module's life.
 //!
 //! Everything unsafe is in the crate `aperfmperf_hal`, in `rust/`.
@@ -11,10 +12,12 @@
 #![forbid(unsafe_code)]
 
 mod glue;
+mod grant;
 mod switch;
 
 use aperfmperf_hal::{
     Counters,
+    Grant,
     Hooks,
     Hotplug,
     SleepNotifier,
@@ -23,6 +26,7 @@ use aperfmperf_hal::{
 use kernel::prelude::*;
 
 use glue::Machine;
+use grant::Granted;
 
 module! {
     type: AperfMperf,
@@ -42,6 +46,7 @@ struct AperfMperf {
     _sleep: SleepNotifier<Machine>,
     _syscore: Syscore<Machine>,
     _hooks: Hooks<Machine>,
+    _grant: Grant<Granted>,
     _farewell: Farewell,
 }
 
@@ -59,6 +64,7 @@ impl kernel::Module for AperfMperf {
         let hotplug = Hotplug::install(counters)?;
         let sleep = SleepNotifier::register()?;
         let syscore = Syscore::register(counters)?;
+        let grant = grant::offer()?;
         let hooks = Hooks::register(counters, module).inspect_err(|error| {
             if *error == EBUSY {
                 pr_err!("another module has taken the counters\n");
@@ -70,6 +76,7 @@ impl kernel::Module for AperfMperf {
             _sleep: sleep,
             _syscore: syscore,
             _hooks: hooks,
+            _grant: grant,
             _farewell: Farewell,
         })
     }
