@@ -1,0 +1,94 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Usage: series.sh list | prepare | run PATCH
+#
+# Show that each patch to Linux builds by itself, and that what it builds boots and
+# runs guests on both vendors, without the module: it needs the whole series. PATCH
+# is a number.
+set -euo pipefail
+. "$(dirname "$0")/../lib/env.sh"
+. "$(dirname "$0")/../lib/toolchain.sh"
+. "$(dirname "$0")/../lib/pack.sh"
+. "$(dirname "$0")/../lib/patch.sh"
+
+SERIES=$BUILD/series
+TREE=$SERIES/linux
+PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
+MODULES=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-intel,kvm-amd}.ko)
+
+# A line for each patch: its number, and all patches up to it.
+list() {
+	local patch sum=
+
+	for patch in "${PATCHES[@]}"; do
+		sum=$({ echo "$sum"; cat "$patch"; } | sha256sum | cut -c1-16)
+		echo "$(basename "$patch" | cut -d- -f1) $sum"
+	done
+}
+
+prepare() {
+	local patch
+
+	rm -rf "$SERIES"
+	mkdir -p "$TREE"
+	tar -C "$TREE" -xf "$BUILD/linux.tar" --strip-components=1
+	cp "$BUILD/kernel/.config" "$TREE"
+	: >"$SERIES/applied"
+}
+
+# advance PATCH: apply what comes up to it and is not applied yet. Cases come in the
+# order of the list; if not, from the start.
+advance() {
+	local patch
+
+	if grep -q "/$1-[^/]*$" "$SERIES/applied"; then
+		prepare
+	fi
+	for patch in "${PATCHES[@]}"; do
+		if ! grep -qxF "$patch" "$SERIES/applied"; then
+			apply_series "$TREE" "$patch"
+			echo "$patch" >>"$SERIES/applied"
+		fi
+		[[ $patch != */$1-* ]] || return 0
+	done
+	die "there is no patch $1"
+}
+
+compile() {
+	kernel_make -C "$TREE" olddefconfig
+	kernel_make -C "$TREE" bzImage "${MODULES[@]}"
+	install -D "${MODULES[@]/#/$TREE/}" -t "$1/lib/modules"
+	cp "$TREE/arch/x86/boot/bzImage" "$1.bzImage"
+	pack "$1" "$1.cpio.zst"
+}
+
+# boots PATCH VENDOR
+boots() {
+	BZIMAGE=$SERIES/$1.bzImage OVERLAY=$SERIES/$1.cpio.zst \
+		"$ROOT/scripts/boot.sh" "series-$1-$2" "$2" 1 without:one:upstream:state_test
+}
+
+run() {
+	local vendor number=1
+
+	echo "TAP version 13"
+	echo "1..3"
+	exec {lock}>"$SERIES/lock"
+	flock "$lock"
+	advance "$1" >&2
+	compile "$SERIES/$1" >&2
+	exec {lock}>&-
+	echo "ok 1 $1 builds"
+	for vendor in intel amd; do
+		boots "$1" $vendor >&2 && verdict=ok || verdict='not ok'
+		echo "$verdict $((++number)) $1 boots and runs a guest, $vendor"
+	done
+	rm -rf "${SERIES:?}/$1"*
+}
+
+case $1 in
+list) list ;;
+prepare) prepare ;;
+run) run "$2" ;;
+esac
