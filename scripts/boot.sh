@@ -96,6 +96,7 @@ judge() {
 		fi
 		;;
 	124) echo 'not ok 1 the machine ran into a limit of time' ;;
+	125) echo "not ok 1 the machine saw that a $(grep -o 'rule .*' "$DIR/output" | tail -n 1)" ;;
 	*) echo "not ok 1 the emulator left with status $1" ;;
 	esac
 }

@@ -18,6 +18,7 @@ pub mod msr_device;
 pub mod nested;
 pub mod oracle;
 pub mod pair;
+pub mod rules;
 pub mod sample;
 pub mod signal;
 pub mod watch;

@@ -14,6 +14,7 @@ use crate::cpu;
 use crate::host::{bracket, outside};
 use crate::oracle::{self, Truth};
 use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use crate::rules;
 
 /// How an MSR is accessed.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,7 @@ pub fn make_true(cpu: usize) -> Result<u64> {
             late = late.wrapping_add(behind);
         }
     }
+    rules::host_pair_is_true();
     let Truth { host, hardware } = truth();
     Ok(hardware.distance(host))
 }
@@ -115,6 +117,7 @@ impl MsrDevice {
     }
 
     pub fn write(&self, way: Way, msr: u32, value: u64) -> io::Result<()> {
+        rules::host_pair_is_untrue();
         match way {
             Way::Offset => self.file.write_all_at(&value.to_le_bytes(), msr.into()),
             Way::Registers => self.ioctl(X86_IOC_WRMSR_REGS, msr, value).map(|_| ()),

@@ -7,6 +7,8 @@
 //! at every privilege level, in host and guest, and never exits a VM.
 
 use std::arch::asm;
+use std::array;
+use std::ops::Range;
 
 use anyhow::{Result, bail};
 
@@ -33,6 +35,14 @@ enum Function {
     SetRatio = 3,
     Put = 4,
     Stop = 5,
+    Inject = 32,
+    Sweep = 33,
+    Within = 34,
+    Disarm = 35,
+    Measure = 36,
+    PointDone = 37,
+    Point = 38,
+    Watch = 40,
 }
 
 struct Answer {
@@ -146,6 +156,141 @@ pub mod event {
 /// Returns the previous ratio.
 pub fn set_ratio(cpu: u64, ratio: u64) -> u64 {
     ask(Function::SetRatio, cpu, ratio).rax
+}
+
+/// Something that comes to a CPU from outside.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    Nmi,
+    /// Time passes, as in an SMI on real hardware, and nothing else happens.
+    Stall {
+        ticks: u32,
+    },
+    /// An SMI for the BIOS of the emulated machine.
+    Smi,
+    Interrupt {
+        vector: u8,
+    },
+}
+
+impl Event {
+    fn encode(self, times: u16) -> u64 {
+        let kind = match self {
+            Event::Nmi => 1,
+            Event::Stall { ticks } => 2 | (u64::from(ticks) << 32),
+            Event::Smi => 3,
+            Event::Interrupt { vector } => 4 | (u64::from(vector) << 8),
+        };
+        kind | (u64::from(times) << 16)
+    }
+}
+
+/// From when on the boundaries between instructions are counted.
+#[derive(Clone, Copy, Debug)]
+pub enum From {
+    Now,
+    /// The first RDMSR or WRMSR of APERF or MPERF, which is yet to come.
+    Access,
+}
+
+/// Has `event` come `times` to the CPU that asks, at the boundary after `boundaries`
+/// others, and then an instruction or more apart.
+pub fn inject(event: Event, times: u16, from: From, boundaries: u64) {
+    let from = match from {
+        From::Now => 0,
+        From::Access => 1 << 63,
+    };
+    ask(Function::Inject, event.encode(times), boundaries | from);
+}
+
+/// Tries `event` at every `stride`th boundary from now on, each in a copy of this
+/// machine that nobody sees, until that says [`point_done`].
+pub fn sweep(event: Event, times: u16, stride: u64) {
+    ask(Function::Sweep, event.encode(times), stride);
+}
+
+/// Lets only boundaries before instructions of the host at these addresses count for
+/// [`inject`] and [`sweep`]; all do again if the range is empty.
+pub fn within(addresses: Range<u64>) {
+    ask(Function::Within, addresses.start, addresses.end);
+}
+
+/// Ends [`inject`] and [`sweep`]. Returns the number of boundaries that counted.
+pub fn disarm() -> u64 {
+    ask(Function::Disarm, 0, 0).rax
+}
+
+/// Measures that a point of a sweep has.
+pub const MEASURES: usize = 16;
+
+/// Adds `value` to the largest of `measure` at this point of a sweep, and returns it.
+pub fn measure(measure: usize, value: u64) -> u64 {
+    ask(Function::Measure, measure as u64, value).rax
+}
+
+/// Ends this point of a sweep; `failures` says what was wrong, and is 0 if nothing
+/// was. Returns outside of sweeps only: the number of points tried so far.
+pub fn point_done(failures: u32) -> u64 {
+    ask(Function::PointDone, failures.into(), 0).rax
+}
+
+/// A point of a sweep that has been tried.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Number of its boundary.
+    pub boundary: u64,
+    /// Address of the next instruction there.
+    pub rip: u64,
+    pub outcome: Outcome,
+    pub measures: [u64; MEASURES],
+}
+
+/// What became of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was told to [`point_done`].
+    Failures(u32),
+    /// The emulator ended.
+    Lost,
+    /// It took too long.
+    Hung,
+    /// A rule that [`watch`] watches was broken.
+    Broken,
+}
+
+/// The point `index` of all that have been tried.
+pub fn point(index: u64) -> Point {
+    let answer = ask(Function::Point, index, 0);
+    Point {
+        boundary: answer.rdx,
+        rip: answer.rbx,
+        outcome: match (answer.rax >> 32, answer.rax as u32) {
+            (0, failures) => Outcome::Failures(failures),
+            (1, _) => Outcome::Lost,
+            (2, _) => Outcome::Hung,
+            _ => Outcome::Broken,
+        },
+        measures: array::from_fn(|measure| ask(Function::Point, index, measure as u64).rcx),
+    }
+}
+
+/// Rules that the machine itself can watch, to be added.
+pub mod rule {
+    /// user-isolation, at each return to user space.
+    pub const USER: u64 = 1 << 0;
+    /// guest-isolation, at each VM entry: the pair is the one from the last exit, and
+    /// may have advanced.
+    pub const GUEST: u64 = 1 << 1;
+    /// And it is not the host's.
+    pub const GUEST_IS_NOT_HOST: u64 = 1 << 2;
+    pub const ALL: u64 = USER | GUEST | GUEST_IS_NOT_HOST;
+}
+
+/// Has the machine stop where one of `rules`, of [`rule`]'s, is broken by more than
+/// `tolerance` ticks. Returns the rules so far. What is known of guests is forgotten, as
+/// it must be when their pair was changed from outside.
+pub fn watch(rules: u64, tolerance: u64) -> u64 {
+    ask(Function::Watch, tolerance, rules).rax
 }
 
 /// Appends `text` to the verdict, the channel out of the machine that the

@@ -12,6 +12,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use super::memory;
 use crate::Pair;
 use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use crate::rules;
 
 /// Where the guest's word `exit` writes.
 const EXIT_PORT: u16 = 0xf0;
@@ -153,6 +154,7 @@ impl Vcpu {
         }])?;
         let set = self.0.set_msrs(&msrs).context("KVM_SET_MSRS")?;
         ensure!(set == 1, "KVM_SET_MSRS does not know MSR {msr:#x}");
+        rules::forget_guests();
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use harness::guest::{Guest, cpuid};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle, rules};
 use kvm_bindings::{CpuId, KVM_CAP_X86_DISABLE_EXITS, kvm_enable_cap, kvm_regs};
 use kvm_ioctls::Kvm;
 
@@ -204,6 +204,7 @@ fn own(rdi: u64) -> Neighbour {
 fn take_turns(raw_cpuid: fn(&Kvm) -> Result<CpuId>) -> Result<()> {
     oracle::require()?;
     msr_device::make_true(0)?;
+    rules::guests_may_read_host_pair();
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5);
     disable_exits(&Guest::new(read_raw())?)?;
