@@ -6,6 +6,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
+. "$(dirname "$0")/lib/toolchain.sh"
 
 # The emulated host has no shared libraries.
 if [[ -n ${KVMTOOL:-} ]] &&
@@ -16,7 +17,11 @@ fi
 
 step module "compile kvm_aperfmperf.ko" \
 	make -C "$ROOT" KDIR="$BUILD/kernel" RUSTC=/usr/bin/rustc modules
+mkdir -p "$BUILD/nmi_reader"
+step nmi-reader "compile the tests' NMI handler" \
+	kernel_make -C "$BUILD/kernel" M="$ROOT/selftests/nmi_reader" MO="$BUILD/nmi_reader" \
+	KBUILD_EXTRA_SYMBOLS="$BUILD/module/Module.symvers" modules
 step selftests "compile the selftests" \
 	make -C "$ROOT/selftests" KSRC="$BUILD/kernel" all
 step initramfs "pack the emulated host's root file system" \
-	"$ROOT/scripts/initramfs.sh" "$BUILD/module/kvm_aperfmperf.ko"
+	"$ROOT/scripts/initramfs.sh" "$BUILD/module/kvm_aperfmperf.ko" "$BUILD/nmi_reader/nmi_reader.ko"

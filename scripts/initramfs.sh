@@ -1,15 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: initramfs.sh MODULE
+# Usage: initramfs.sh MODULE...
 #
 # Pack the emulated host's root file system into build/initramfs/host.cpio.zst:
-# busybox, KVM and MODULE, the selftests, and what a guest boots.
+# busybox, KVM and each MODULE, the selftests, and what a guest boots.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/pack.sh"
 
-MODULE=$1
 KVMTOOL=${KVMTOOL:-}
 KERNEL=$BUILD/kernel
 OUT=$BUILD/initramfs
@@ -30,7 +29,7 @@ add_busybox "$OUT/host"
 install -m 755 "$ROOT/scripts/initramfs/init" "$OUT/host/init"
 install -D -m 755 "$ROOT/scripts/initramfs/timeout" "$OUT/host/usr/bin/timeout"
 mkdir -p "$OUT/host/lib/modules" "$OUT/host/guest"
-cp "$KERNEL"/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$MODULE" "$OUT/host/lib/modules"
+cp "$KERNEL"/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$@" "$OUT/host/lib/modules"
 make -C "$ROOT/selftests" KSRC="$KERNEL" INSTALL_PATH="$OUT/host/kselftest" install
 cp -rL "$BUILD/upstream" "$OUT/host/kselftest/upstream"
 (cd "$BUILD/upstream" && printf 'upstream:%s\n' *) >>"$OUT/host/kselftest/kselftest-list.txt"

@@ -21,6 +21,7 @@ pub mod pair;
 pub mod rules;
 pub mod sample;
 pub mod signal;
+pub mod sweep;
 pub mod watch;
 
 pub use pair::{ONE_SWITCH, Pair, many_switches};

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-const NAME: &CStr = c"kvm_aperfmperf";
+/// The module's name.
+pub const NAME: &CStr = c"kvm_aperfmperf";
 const FILE: &str = "/lib/modules/kvm_aperfmperf.ko";
 const SYSFS: &str = "/sys/module/kvm_aperfmperf";
 
@@ -32,7 +33,11 @@ pub fn users() -> Result<u64> {
 /// Those of finit_module(2), among them `ENOEXEC` if the kernel lacks the
 /// project's patches.
 pub fn insert() -> io::Result<()> {
-    let file = File::open(FILE)?;
+    insert_file(FILE)
+}
+
+fn insert_file(path: &str) -> io::Result<()> {
+    let file = File::open(path)?;
     // SAFETY: The parameter string is NUL-terminated.
     let ret = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
     if ret == 0 {
@@ -48,8 +53,12 @@ pub fn insert() -> io::Result<()> {
 ///
 /// `EAGAIN` while a VM uses the module.
 pub fn remove() -> io::Result<()> {
+    remove_named(NAME)
+}
+
+fn remove_named(name: &CStr) -> io::Result<()> {
     // SAFETY: The name is NUL-terminated.
-    let ret = unsafe { libc::syscall(libc::SYS_delete_module, NAME.as_ptr(), libc::O_NONBLOCK) };
+    let ret = unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
     if ret == 0 {
         Ok(())
     } else {
@@ -96,6 +105,27 @@ impl Drop for Module {
         };
         if let Err(error) = restored {
             println!("# {NAME:?} is not as it was before the test: {error}");
+        }
+    }
+}
+
+/// nmi_reader.ko, which reads the host pair in each NMI, until this is dropped. The
+/// module under test must be loaded for longer.
+#[must_use]
+pub struct NmiReader(());
+
+impl NmiReader {
+    pub fn loaded() -> Result<Self> {
+        let file = "/lib/modules/nmi_reader.ko";
+        insert_file(file).with_context(|| format!("load {file}"))?;
+        Ok(NmiReader(()))
+    }
+}
+
+impl Drop for NmiReader {
+    fn drop(&mut self) {
+        if let Err(error) = remove_named(c"nmi_reader") {
+            println!("# nmi_reader stays: {error}");
         }
     }
 }

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rules host-continuity, user-isolation, guest-mperf and guest-aperf when an NMI, a
+//! stall or an interrupt hits the module, at every one of its instructions.
+//!
+//! A stall is what an SMI is to the CPU that it hits: 50 ms, in which all counters run and
+//! nothing else happens. In each NMI, nmi_reader.ko reads the host pair, whose promise
+//! is in `Cpu::host_read()`: exact, but for an MPERF that may run ahead by less than a
+//! sample takes, and for an APERF at a frequency that has just changed, which does not
+//! happen here. Bounds in ticks: see the constants.
+//!
+//! Without arguments: some of the points. With `--all`: all of them. With the name of a
+//! point, such as `run/nmi/137`: that one, in this machine itself and not in a copy.
+
+use std::cell::RefCell;
+use std::env;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::guest::{Guest, Vcpu};
+use harness::host::Msrs;
+use harness::ktap::{self, Skip, Test};
+use harness::module::{Module, NmiReader};
+use harness::oracle::{Event, From, Outcome, Point, RATIO_ONE, Ratio, THIS_CPU};
+use harness::sweep::{self, Plan, Which, measure};
+use harness::{Pair, cpu, guest_code, note, oracle};
+
+/// What an NMI may find MPERF ahead by: less than the time of a sample.
+const HOST_AHEAD: u64 = 16;
+/// What an NMI may find APERF off by, or MPERF behind by: rounding.
+const HOST_OFF: u64 = 2;
+/// What a switch may leave, see the lead in the module's calibration, and rounding.
+const LEFT: u64 = 32;
+
+/// How often the test itself has the host pair read in an NMI.
+const NMIS_OF_TEST: u64 = 2;
+
+/// 50 ms.
+const STALL_TICKS: u32 = 10_000_000;
+
+/// Bits that say what was wrong at a point.
+mod wrong {
+    pub const HOST: u32 = 1 << 0;
+    pub const USER: u32 = 1 << 1;
+    pub const GUEST: u32 = 1 << 2;
+}
+
+guest_code! {
+    /// Looks at TSC and pair as [`Look`] wants it.
+    look:
+        "2:"
+        "rdtsc64 r10"
+        "rdmsr64 0xe7, r9"
+        "rdtsc64 r11"
+        "rdmsr64 0xe8, r8"
+        "exit"
+        "jmp 2b"
+}
+
+guest_code! {
+    /// The same, after it has set APERF to what it is.
+    write_and_look:
+        "2:"
+        "rdmsr64 0xe8, r8"
+        "wrmsr64 0xe8, r8"
+        "rdtsc64 r10"
+        "rdmsr64 0xe7, r9"
+        "rdtsc64 r11"
+        "rdmsr64 0xe8, r8"
+        "exit"
+        "jmp 2b"
+}
+
+guest_code! {
+    /// The same, after some of the host's ticks.
+    work_and_look:
+        "2:"
+        "burn 2000000"
+        "rdtsc64 r10"
+        "rdmsr64 0xe7, r9"
+        "rdtsc64 r11"
+        "rdmsr64 0xe8, r8"
+        "exit"
+        "jmp 2b"
+}
+
+guest_code! {
+    /// The same, after a HLT of 100 us.
+    halt_and_look:
+        "cli"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "mov r14, 100000"
+        "2:"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "rdtsc64 r10"
+        "rdmsr64 0xe7, r9"
+        "rdtsc64 r11"
+        "rdmsr64 0xe8, r8"
+        "exit"
+        "jmp 2b"
+}
+
+/// What the events hit.
+struct Action {
+    name: &'static str,
+    /// What it takes the module through.
+    what: &'static str,
+    code: fn() -> &'static [u8],
+    /// The vCPU does not leave C0.
+    c0: bool,
+    act: fn(&mut Vcpu) -> Result<()>,
+}
+
+const ACTIONS: [Action; 8] = [
+    Action {
+        name: "run",
+        what: "load, put and restore",
+        code: look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "halt",
+        what: "the same, with a HLT",
+        code: halt_and_look,
+        c0: false,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "write",
+        what: "a guest's WRMSR",
+        code: write_and_look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "tick",
+        what: "host reads while a guest runs",
+        code: work_and_look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "steal",
+        what: "two vCPUs that take turns",
+        code: work_and_look,
+        c0: true,
+        act: steal,
+    },
+    Action {
+        name: "get",
+        what: "KVM_GET_MSRS",
+        code: look,
+        c0: true,
+        act: |vcpu| vcpu.pair().map(drop),
+    },
+    Action {
+        name: "set",
+        what: "KVM_SET_MSRS",
+        code: look,
+        c0: false,
+        act: |vcpu| vcpu.set_pair(vcpu.pair()?),
+    },
+    Action {
+        name: "read",
+        what: "a host read",
+        code: look,
+        c0: true,
+        act: |_| Ok(Msrs::open(0)?.error().map(|_| ())?),
+    },
+];
+
+/// Runs beside another vCPU on the same CPU.
+fn steal(vcpu: &mut Vcpu) -> Result<()> {
+    let guest = Guest::new(work_and_look())?;
+    let mut other = guest.vcpu(0)?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let runner = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                other.resume()?;
+            }
+            Ok(())
+        });
+        let first = vcpu.resume();
+        let second = vcpu.resume();
+        stop.store(true, Ordering::Relaxed);
+        runner.join().unwrap()?;
+        first.and(second)
+    })
+}
+
+/// What comes, how often, and its name.
+const EVENTS: [(&str, Event, u16); 5] = [
+    ("nmi", Event::Nmi, 1),
+    ("nmis", Event::Nmi, 8),
+    ("stall", Event::Stall { ticks: STALL_TICKS }, 1),
+    ("smi", Event::Smi, 1),
+    // Linux's LOCAL_TIMER_VECTOR
+    ("interrupt", Event::Interrupt { vector: 0xec }, 1),
+];
+
+/// One look of the guest at its pair.
+struct Look {
+    pair: Pair,
+    /// The guest's TSC before and after it read MPERF.
+    tsc: (u64, u64),
+    /// What APERF of the CPU really did so far.
+    aperf: u64,
+}
+
+impl Look {
+    fn take(vcpu: &mut Vcpu) -> Result<Self> {
+        let regs = vcpu.run()?;
+        ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
+        Ok(Look {
+            pair: Pair {
+                aperf: regs.r8,
+                mperf: regs.r9,
+            },
+            tsc: (regs.r10, regs.r11),
+            aperf: oracle::truth(THIS_CPU).host.aperf,
+        })
+    }
+
+    /// How far this look's MPERF is from where it would be had it gone on with the TSC
+    /// since `before`, or somewhat slower where `c0` is false, in ticks.
+    fn mperf_error(&self, before: &Look, c0: bool) -> u64 {
+        let advance = self.pair.mperf.wrapping_sub(before.pair.mperf) as i64;
+        let least = self.tsc.0.wrapping_sub(before.tsc.1) as i64;
+        let most = self.tsc.1.wrapping_sub(before.tsc.0) as i64;
+        let least = if c0 { least } else { 0 };
+        (least - advance).max(advance - most).max(0) as u64
+    }
+
+    /// How far this look's APERF is from where it can be: the CPU has other things to do
+    /// than to run the guest.
+    fn aperf_error(&self, before: &Look) -> u64 {
+        let advance = self.pair.aperf.wrapping_sub(before.pair.aperf) as i64;
+        let most = self.aperf.wrapping_sub(before.aperf) as i64;
+        (-advance).max(advance - most).max(0) as u64
+    }
+}
+
+/// Has nmi_reader.ko read the host pair now.
+fn read_in_nmi() {
+    oracle::within(0..0);
+    oracle::inject(Event::Nmi, 1, From::Now, 0);
+    oracle::disarm();
+}
+
+/// What the MSRs are ahead of the true pair.
+fn ahead_of_truth() -> Pair {
+    let truth = oracle::truth(THIS_CPU);
+    truth.hardware - truth.host
+}
+
+/// Bits of what is wrong after the action, before which the MSRs were `ahead`.
+fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool) -> Result<u32> {
+    let user = ahead_of_truth().distance(ahead);
+    read_in_nmi();
+    let after = Look::take(vcpu)?;
+    let mperf = after.mperf_error(before, c0);
+    let aperf = after.aperf_error(before);
+
+    let mut failures = 0;
+    for (index, error, bound, bit) in [
+        (measure::NMI_APERF_OFF, 0, HOST_OFF, wrong::HOST),
+        (measure::NMI_MPERF_AHEAD, 0, HOST_AHEAD, wrong::HOST),
+        (measure::NMI_MPERF_BEHIND, 0, HOST_OFF, wrong::HOST),
+        (measure::NMI_MPERF_BACKWARDS, 0, 0, wrong::HOST),
+        (measure::USER, user, LEFT, wrong::USER),
+        (measure::GUEST_MPERF, mperf, LEFT, wrong::GUEST),
+        (measure::GUEST_APERF, aperf, LEFT, wrong::GUEST),
+    ] {
+        if oracle::measure(index, error) > bound {
+            failures |= bit;
+        }
+    }
+    Ok(failures)
+}
+
+/// Tries the event at points of the action.
+fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>> {
+    let machine = oracle::require()?;
+    if machine.cpus > 1 {
+        bail!(Skip("events are injected on machines with 1 CPU".into()));
+    }
+    cpu::pin(0)?;
+    let _module = Module::loaded()?;
+    let _reader = NmiReader::loaded()?;
+    let _ratio = Ratio::set(THIS_CPU, RATIO_ONE * 3 / 5);
+
+    let guest = Guest::with_irqchip((action.code)())?;
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.resume()?;
+    let before = Look::take(&mut vcpu)?;
+
+    let (_, event, times) = EVENTS[event];
+    let plan = Plan {
+        event,
+        times,
+        within: sweep::module_text()?,
+        which,
+    };
+    read_in_nmi();
+    let ahead = ahead_of_truth();
+    // Both the action and the judgement need the vCPU.
+    let vcpu = RefCell::new(vcpu);
+    sweep::run(
+        &plan,
+        || (action.act)(&mut vcpu.borrow_mut()),
+        || judge(&mut vcpu.borrow_mut(), &before, ahead, action.c0),
+    )
+}
+
+/// One line of the table, and a line for each kind of failure.
+fn report(action: &Action, event: &str, points: &[Point]) -> Result<()> {
+    let worst = |index: usize| points.iter().map(|point| point.measures[index]).max();
+    let worst = |index: usize| worst(index).unwrap_or(0);
+    let wrong: Vec<&Point> = points
+        .iter()
+        .filter(|point| point.outcome != Outcome::Failures(0))
+        .collect();
+    note!(
+        "sweep: {}/{event}: {} points, {} wrong; ticks: host APERF {} MPERF +{} -{} back {}, \
+         user {}, guest MPERF {} APERF {}",
+        action.name,
+        points.len(),
+        wrong.len(),
+        worst(measure::NMI_APERF_OFF),
+        worst(measure::NMI_MPERF_AHEAD),
+        worst(measure::NMI_MPERF_BEHIND),
+        worst(measure::NMI_MPERF_BACKWARDS),
+        worst(measure::USER),
+        worst(measure::GUEST_MPERF),
+        worst(measure::GUEST_APERF),
+    );
+    for point in wrong.iter().take(10) {
+        note!(
+            "wrong: {}/{event}/{}: at {:#x}: {:?}: {:?}",
+            action.name,
+            point.boundary,
+            point.rip,
+            point.outcome,
+            point.measures
+        );
+    }
+    ensure!(wrong.is_empty(), "{} points are wrong", wrong.len());
+    if event.starts_with("nmi") {
+        ensure!(worst(measure::NMIS) > NMIS_OF_TEST, "no NMI came");
+    }
+    Ok(())
+}
+
+fn sweep(action: &str, event: &str, which: Which) -> Result<()> {
+    let action = ACTIONS
+        .iter()
+        .find(|known| known.name == action)
+        .with_context(|| format!("no action {action}"))?;
+    let index = EVENTS
+        .iter()
+        .position(|known| known.0 == event)
+        .with_context(|| format!("no event {event}"))?;
+    report(action, event, &try_points(action, index, which)?)
+}
+
+fn all() -> Result<()> {
+    let mut wrong = Vec::new();
+    for action in &ACTIONS {
+        note!("{}: {}", action.name, action.what);
+        for (event, ..) in EVENTS {
+            ktap::alive();
+            if let Err(error) = sweep(action.name, event, Which::Every(1)) {
+                note!("{}/{event}: {error:#}", action.name);
+                wrong.push(format!("{}/{event}", action.name));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "wrong: {}", wrong.join(" "));
+    Ok(())
+}
+
+fn only() -> Result<()> {
+    let name = env::args().nth(1).unwrap_or_default();
+    let parts: Vec<&str> = name.split('/').collect();
+    match parts[..] {
+        [action, event] => sweep(action, event, Which::Every(1)),
+        [action, event, boundary] => sweep(action, event, Which::Only(boundary.parse()?)),
+        _ => bail!("a point is ACTION/EVENT/NUMBER, not {name}"),
+    }
+}
+
+fn main() -> ExitCode {
+    let some: &[Test] = &[
+        ("NMIs in load, put and restore", || {
+            sweep("run", "nmi", Which::Every(4))
+        }),
+        ("stalls in load, put and restore", || {
+            sweep("run", "stall", Which::Every(4))
+        }),
+        ("NMIs beside a HLT", || {
+            sweep("halt", "nmi", Which::Every(7))
+        }),
+    ];
+    match env::args().nth(1).as_deref() {
+        None => ktap::run(some),
+        Some("--all") => ktap::run(&[("every event at every instruction of the module", all)]),
+        Some(_) => ktap::run(&[("the events that were asked for", only)]),
+    }
+}
