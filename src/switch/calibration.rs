@@ -7,8 +7,8 @@ use super::atomic::Ordering::Relaxed;
 use super::{
     cpu::Cpu,
     exchange::{
-        sample_once,
-        Incoming, //
+        Incoming,
+        SAMPLES, //
     },
     hardware::Hardware, //
 };
@@ -25,29 +25,31 @@ impl Cpu {
     ///
     /// Takes 2^16 TSC ticks. The MSRs must hold the host pair.
     pub(crate) fn calibrate(&self, hw: &impl Hardware) -> bool {
+        // An interrupted sample is told by the shortest, which is not known yet.
+        self.shortest.store(u64::MAX, Relaxed);
+        for _ in 0..SAMPLES {
+            self.sample(hw);
+        }
         let first = self.sample(hw);
         self.rate.start(self.unwritten(first.pair));
-        let mut shortest = first.took;
-        loop {
-            let last = sample_once(hw);
-            shortest = shortest.min(last.took);
+        let (last, elapsed) = loop {
+            let last = self.sample(hw);
             let elapsed = last.tsc.wrapping_sub(first.tsc);
-            if elapsed < SPAN {
-                continue;
+            if elapsed >= SPAN {
+                break (last, elapsed);
             }
-            self.shortest.store(shortest, Relaxed);
-            self.rate.learn(self.unwritten(last.pair));
+        };
+        self.rate.learn(self.unwritten(last.pair));
 
-            let ticked = last.pair.mperf.wrapping_sub(first.pair.mperf);
-            let slack = (elapsed >> 8)
-                .saturating_add(first.took)
-                .saturating_add(last.took);
-            let steady = ticked.abs_diff(elapsed) <= slack;
-            if steady {
-                self.measure_lead(hw);
-            }
-            return steady;
+        let ticked = last.pair.mperf.wrapping_sub(first.pair.mperf);
+        let slack = (elapsed >> 8)
+            .saturating_add(first.took)
+            .saturating_add(last.took);
+        let steady = ticked.abs_diff(elapsed) <= slack;
+        if steady {
+            self.measure_lead(hw);
         }
+        steady
     }
 
     /// Measures how late a write is that does not foresee its own delay. The shortest of a few.

@@ -38,7 +38,7 @@ const EXCHANGES: usize = 3;
 
 /// How often an interrupted sample is tried. What a sample is off by stays in the host pair, so
 /// many short interruptions in a row, as of a virtual CPU, must not exhaust it.
-const SAMPLES: usize = 16;
+pub(super) const SAMPLES: usize = 16;
 
 /// A sample that takes so many times the shortest was interrupted. The TSC does not slow down
 /// with the core, so this leaves room for the lowest frequency.
@@ -66,7 +66,7 @@ pub(super) struct Incoming {
     pub(super) aperf_advances: bool,
 }
 
-pub(super) fn sample_once(hw: &impl Hardware) -> Sample {
+fn sample_once(hw: &impl Hardware) -> Sample {
     let tsc = hw.tsc();
     let aperf = hw.read(Counter::Aperf);
     let mperf = hw.read(Counter::Mperf);

@@ -8,13 +8,22 @@ mod rules {
         super::{
             cpu::Cpu,
             hardware::{
-                Counter,
+                Counter::{
+                    self,
+                    Aperf,
+                    Mperf, //
+                },
                 Hardware, //
             },
             simulator::Simulator, //
         },
-        calibrated, //
+        calibrated,
+        host_error,
+        in_c0, //
     };
+
+    /// TSC ticks that an SMI takes.
+    const STALL: u64 = 1_000_000;
 
     #[test]
     fn calibration_accepts_mperf_at_tsc_rate_only() {
@@ -34,5 +43,19 @@ mod rules {
             }
         }
         assert!(!Cpu::new().calibrate(&Halved(Simulator::new(700))));
+    }
+    #[test]
+    fn an_interruption_of_the_calibration_spoils_nothing() {
+        for access in 0..100 {
+            let (sim, cpu) = (Simulator::new(700), Cpu::new());
+            sim.stall_after(access, STALL);
+            assert!(calibrated(&sim, &cpu));
+            let mut vcpu = in_c0(&sim, &cpu);
+            // In the window of the first exchange: shows how well the frequency is known.
+            sim.stall_after(8, STALL);
+            cpu.load(&sim, &mut vcpu);
+            assert_eq!(host_error(&sim, &cpu, Mperf), 0);
+            assert!(host_error(&sim, &cpu, Aperf) <= STALL >> 11);
+        }
     }
 }
