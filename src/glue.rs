@@ -15,7 +15,9 @@ use kernel::prelude::*;
 use crate::switch::{
     Counter,
     Cpu,
+    Event,
     Hardware,
+    Observer,
     Permits,
     Sleeps,
     State,
@@ -46,6 +48,11 @@ pub(crate) fn how_served() -> &'static str {
 
 /// The counters of the CPU that executes.
 struct Native(Counters);
+
+impl Observer for Native {
+    #[inline(always)]
+    fn observe(&self, _event: Event) {}
+}
 
 impl Hardware for Native {
     #[inline(always)]

@@ -13,7 +13,11 @@ use super::atomic::{
 };
 
 use super::{
-    exchange::Incoming,
+    event::Event,
+    exchange::{
+        Incoming,
+        Sample, //
+    },
     hardware::{
         Counter,
         Hardware,
@@ -41,8 +45,8 @@ pub(crate) enum State {
 /// The state of one CPU.
 ///
 /// Each method but [`Cpu::host_read`] runs on the CPU that the object belongs to, with IRQs
-/// disabled. The fields are atomic for the sake of an NMI on the same CPU; no other CPU reads
-/// them.
+/// disabled. The fields are atomic for the sake of an NMI on the same CPU. Another CPU may look at
+/// them, but what it sees may be of different moments.
 ///
 /// # Invariants
 ///
@@ -92,6 +96,11 @@ impl Cpu {
         }
     }
 
+    /// Host pair minus hardware pair.
+    pub(crate) fn offset(&self) -> Pair {
+        self.offset.load()
+    }
+
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
     }
@@ -112,6 +121,7 @@ impl Cpu {
     /// the last measurement, times the time since the switch began.
     pub(crate) fn host_read(&self, hw: &impl Hardware, counter: Counter) -> u64 {
         if self.busy.load(Acquire) {
+            hw.observe(Event::Collision);
             let elapsed = hw.tsc().wrapping_sub(self.host_tsc.load(Relaxed));
             let host = self.host.load().plus(self.rate.extrapolate(elapsed));
             return host.get(counter);
@@ -157,8 +167,9 @@ impl Cpu {
         if self.state() == State::Host {
             return;
         }
-        self.write_host(hw);
+        let after = self.write_host(hw);
         self.set_state(State::Host);
+        hw.observe(Event::Restore(after.pair));
     }
 
     /// Puts the host pair back for good: readers will not have the offset added any more.
@@ -177,16 +188,16 @@ impl Cpu {
         }
     }
 
-    fn write_host(&self, hw: &impl Hardware) {
+    fn write_host(&self, hw: &impl Hardware) -> Sample {
         self.exchange(hw, |_, host| Incoming {
             pair: host,
             aperf_advances: true,
-        });
+        })
     }
 
     /// What the counters would read had nobody ever written them, when `hardware` was read.
     pub(super) fn unwritten(&self, hardware: Pair) -> Pair {
-        hardware.plus(self.offset.load()).minus(self.moved.load())
+        hardware.plus(self.offset()).minus(self.moved.load())
     }
 }
 

@@ -25,6 +25,7 @@ use super::atomic::Ordering::{
 
 use super::{
     cpu::Cpu,
+    event::Event,
     hardware::{
         Counter,
         Hardware,
@@ -145,11 +146,13 @@ impl Cpu {
 
             let after = self.sample(hw);
             let elapsed = after.tsc.wrapping_sub(before.tsc);
-            let host = host.plus(self.rate.advance(elapsed));
-            self.offset.store(host.minus(after.pair));
+            let lost = self.rate.advance(elapsed);
+            self.offset.store(host.plus(lost).minus(after.pair));
             self.busy.store(false, Release);
 
-            if attempt == EXCHANGES || !self.slow(elapsed, SLOW_EXCHANGE) {
+            let interrupted = self.slow(elapsed, SLOW_EXCHANGE);
+            hw.observe(Event::Exchange { lost, interrupted });
+            if attempt == EXCHANGES || !interrupted {
                 return after;
             }
             attempt += 1;

@@ -10,6 +10,7 @@ use super::{
         Cpu,
         State, //
     },
+    event::Event,
     exchange::{
         Incoming,
         Sample, //
@@ -44,6 +45,7 @@ impl Cpu {
     pub(crate) fn set_c0(&self, hw: &impl Hardware, vcpu: &mut Vcpu, c0: bool) {
         if vcpu.c0 != c0 {
             self.change(hw, vcpu, |vcpu| vcpu.set_c0(c0));
+            hw.observe(Event::C0(c0));
         }
     }
 
@@ -99,19 +101,26 @@ impl Cpu {
                 }
             }
         }
+        if let Some(mode) = vcpu.new_mode() {
+            hw.observe(Event::Mode(mode));
+        }
         vcpu.pair.get(counter)
     }
 
     fn change(&self, hw: &impl Hardware, vcpu: &mut Vcpu, how: impl FnOnce(&mut Vcpu)) {
         self.checkpoint(hw, vcpu);
         how(vcpu);
+        if let Some(mode) = vcpu.new_mode() {
+            hw.observe(Event::Mode(mode));
+        }
         if vcpu.running && vcpu.c0 {
             match vcpu.mode {
                 Mode::Passthrough => self.enter(hw, vcpu),
-                Mode::Intercepted => {
+                Mode::Intercepted(_) => {
                     let sample = self.sample(hw);
                     let from = self.unwritten(sample.pair).aperf;
                     vcpu.place = Place::Metered { from };
+                    hw.observe(Event::Load(vcpu.pair));
                 }
             }
         }
@@ -134,6 +143,9 @@ impl Cpu {
             Place::Metered { from } => {
                 self.meter(vcpu, from, self.sample(hw));
             }
+        }
+        if vcpu.place != Place::Away {
+            hw.observe(Event::Put(vcpu.pair));
         }
         vcpu.leave();
     }
@@ -158,5 +170,6 @@ impl Cpu {
         let lag = vcpu.mperf_due(after.tsc).wrapping_sub(after.pair.mperf);
         vcpu.place = Place::Msrs { lag };
         self.set_state(State::Live);
+        hw.observe(Event::Load(after.pair));
     }
 }

@@ -7,6 +7,8 @@ use super::atomic::{
     Ordering::Relaxed, //
 };
 
+use super::event::Observer;
+
 /// One of the two counters (SDM, "Hardware Coordination Feedback").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counter {
@@ -16,8 +18,8 @@ pub(crate) enum Counter {
     Mperf,
 }
 
-/// The CPU that executes the call.
-pub(crate) trait Hardware {
+/// The CPU that executes the call, and who watches it.
+pub(crate) trait Hardware: Observer {
     /// RDTSC, in ticks.
     fn tsc(&self) -> u64;
 

@@ -29,6 +29,7 @@ use core::sync::atomic;
 
 mod calibration;
 mod cpu;
+mod event;
 mod exchange;
 mod guest;
 mod hardware;
@@ -52,9 +53,18 @@ pub(crate) use cpu::{
     Cpu,
     State, //
 };
+pub(crate) use event::{
+    Event,
+    Observer, //
+};
 pub(crate) use hardware::{
     Counter,
-    Hardware, //
+    Hardware,
+    Pair, //
+};
+pub(crate) use mode::{
+    Mode,
+    Reason, //
 };
 pub(crate) use permit::Permits;
 pub(crate) use sleep::Sleeps;

@@ -10,7 +10,20 @@ pub(crate) enum Mode {
     /// The pair is in the MSRs while the vCPU is live: **no-exit**.
     Passthrough,
     /// Reads exit and are computed; nothing of the guest's is ever written to the MSRs.
-    Intercepted,
+    Intercepted(Reason),
+}
+
+/// Why passing reads through would be wrong. The first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The host has a CPU whose MPERF does not tick with its TSC.
+    Host,
+    /// KVM has a reason of its own, such as an MSR filter.
+    Kvm,
+    /// The guest's TSC frequency is not the host's.
+    TscRatio,
+    /// A value may overflow in the MSRs.
+    HighValue,
 }
 
 /// Guest values from here on are never loaded. When either MSR overflows the CPU resets both to
@@ -55,10 +68,17 @@ impl TscRatio {
 }
 
 impl Mode {
-    /// The mode for a guest value of `pair`. `intercept`: somebody has a reason of its own.
-    pub(super) fn choose(ratio: TscRatio, intercept: bool, pair: Pair) -> Self {
-        if intercept || !ratio.is_one() || (pair.aperf | pair.mperf) >= TOO_HIGH {
-            Self::Intercepted
+    /// The mode for a guest value of `pair`. `permitted`: the host allows to pass reads through.
+    /// `asked`: KVM wants to intercept them.
+    pub(super) fn choose(permitted: bool, asked: bool, ratio: TscRatio, pair: Pair) -> Self {
+        if !permitted {
+            Self::Intercepted(Reason::Host)
+        } else if asked {
+            Self::Intercepted(Reason::Kvm)
+        } else if !ratio.is_one() {
+            Self::Intercepted(Reason::TscRatio)
+        } else if (pair.aperf | pair.mperf) >= TOO_HIGH {
+            Self::Intercepted(Reason::HighValue)
         } else {
             Self::Passthrough
         }

@@ -7,6 +7,10 @@ use core::cell::Cell;
 
 use super::{
     cpu::Cpu,
+    event::{
+        Event,
+        Observer, //
+    },
     hardware::{
         Counter,
         Hardware,
@@ -42,7 +46,11 @@ pub(super) struct Simulator<'a> {
     /// How often it ran.
     pub(super) nmis: Cell<u64>,
     random: Cell<u64>,
+    events: Cell<Events>,
 }
+
+/// What happened, as far as it fits.
+pub(super) type Events = [Option<Event>; 4];
 
 impl<'a> Simulator<'a> {
     /// A CPU at `ratio` APERF ticks per 1024 MPERF ticks.
@@ -59,6 +67,7 @@ impl<'a> Simulator<'a> {
             nmi_error: Cell::new(Pair::ZERO),
             nmis: Cell::new(0),
             random: Cell::new(0x9e37_79b9_7f4a_7c15),
+            events: Cell::new([None; 4]),
         }
     }
 
@@ -148,6 +157,11 @@ impl<'a> Simulator<'a> {
         (x >> 16) % bound
     }
 
+    /// The first events since the last call.
+    pub(super) fn take_events(&self) -> Events {
+        self.events.take()
+    }
+
     fn boundary(&self, count: impl FnOnce(&mut Accesses) -> &mut u64) {
         self.run(COST);
         let access = self.accessed();
@@ -175,6 +189,16 @@ impl<'a> Simulator<'a> {
             self.nmis.set(self.nmis.get().wrapping_add(1));
             self.nmi.set(Some(cpu));
         }
+    }
+}
+
+impl Observer for Simulator<'_> {
+    fn observe(&self, event: Event) {
+        let mut events = self.events.get();
+        if let Some(free) = events.iter_mut().find(|event| event.is_none()) {
+            *free = Some(event);
+        }
+        self.events.set(events);
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Vcpu {
     pub(super) running: bool,
     pub(super) c0: bool,
     pub(super) mode: Mode,
+    /// The mode that was last told an observer.
+    told: Mode,
     pub(super) ratio: TscRatio,
     /// By how much MPERF has advanced since the vCPU was last somewhere.
     away: u64,
@@ -65,13 +67,15 @@ impl Vcpu {
     ///
     /// Without a `permit`, its reads are never passed through.
     pub(crate) fn new(permit: Option<Permit<'static>>) -> Self {
+        let mode = Mode::choose(permit.is_some(), false, TscRatio::ONE, Pair::ZERO);
         Self {
             pair: Pair::ZERO,
             since: 0,
             place: Place::Away,
             running: false,
             c0: false,
-            mode: Mode::choose(TscRatio::ONE, permit.is_none(), Pair::ZERO),
+            mode,
+            told: mode,
             ratio: TscRatio::ONE,
             away: 0,
             seen: Seen::NONE,
@@ -80,6 +84,18 @@ impl Vcpu {
             asked: false,
             permit,
         }
+    }
+
+    /// How guest reads are served.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The mode, if it is another one than at the last call.
+    pub(super) fn new_mode(&mut self) -> Option<Mode> {
+        let changed = self.mode != self.told;
+        self.told = self.mode;
+        changed.then_some(self.mode)
     }
 
     /// Whether guest reads need not exit.
@@ -178,6 +194,6 @@ impl Vcpu {
     }
 
     fn choose_mode(&mut self) {
-        self.mode = Mode::choose(self.ratio, self.asked || self.permit.is_none(), self.pair);
+        self.mode = Mode::choose(self.permit.is_some(), self.asked, self.ratio, self.pair);
     }
 }

@@ -10,6 +10,10 @@ use std::{
 use super::{
     super::{
         cpu::Cpu,
+        event::{
+            Event,
+            Observer, //
+        },
         hardware::{
             Counter::{
                 self,
@@ -47,6 +51,12 @@ impl Counters {
     /// The simulated CPU, without interruption.
     pub(super) fn sim(&self) -> &Simulator<'static> {
         &self.0
+    }
+}
+
+impl Observer for Counters {
+    fn observe(&self, event: Event) {
+        self.0.observe(event);
     }
 }
 

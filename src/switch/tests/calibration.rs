@@ -7,6 +7,10 @@ mod rules {
     use super::super::{
         super::{
             cpu::Cpu,
+            event::{
+                Event,
+                Observer, //
+            },
             hardware::{
                 Counter::{
                     self,
@@ -31,6 +35,11 @@ mod rules {
         assert!(calibrated(&sim, &cpu));
 
         struct Halved<'a>(Simulator<'a>);
+        impl Observer for Halved<'_> {
+            fn observe(&self, event: Event) {
+                self.0.observe(event)
+            }
+        }
         impl Hardware for Halved<'_> {
             fn tsc(&self) -> u64 {
                 self.0.tsc()

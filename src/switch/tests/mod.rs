@@ -4,6 +4,7 @@
 
 mod calibration;
 mod cost;
+mod event;
 mod guest;
 mod host;
 mod mode;
