@@ -5,7 +5,7 @@
 //! All `unsafe` code of the module is in this crate; the logic that it serves is in `src/`. The
 //! root of everything is a [`Backend`]: it says what each operation does, on the CPU that it is
 //! given as [`ThisCpu`], and this crate connects it to KVM, to the scheduler, to returns to user
-//! space, to CPU hotplug and to suspend and shutdown.
+//! space, to CPU hotplug and to suspend and shutdown. [`debugfs`] and [`trace`] show what it does.
 //!
 //! Built into the module beside the crate in `src/`, as nova-core is beside nova-drm
 //! (`drivers/gpu/Makefile`).
@@ -15,6 +15,7 @@
 mod backend;
 mod bindings;
 pub mod counters;
+pub mod debugfs;
 pub mod exports;
 mod grant;
 mod hooks;
@@ -24,6 +25,7 @@ pub mod per_cpu;
 mod preempt;
 mod sleep;
 mod syscore;
+pub mod trace;
 mod user_return;
 mod vcpu;
 

@@ -9,6 +9,7 @@ use crate::{
         Counters,
         Msr, //
     },
+    debugfs::Directory,
     irq::IrqsOff,
     per_cpu::{
         CpuSlot,
@@ -56,8 +57,13 @@ pub trait Backend: Sized + 'static {
     /// The host has thawed its tasks. Process context.
     fn sleep_ends();
 
-    /// The state of a new vCPU. Process context, IRQs enabled.
-    fn vcpu_create() -> Self::Vcpu;
+    /// The state of a new vCPU, whose file goes to `directory`. Process context, IRQs enabled, may
+    /// sleep; its drop may, too.
+    ///
+    /// # Errors
+    ///
+    /// The vCPU does not get a pair.
+    fn vcpu_create(directory: &Directory) -> Result<Self::Vcpu>;
 
     /// The vCPU's task begins or continues to run it.
     fn load(here: &ThisCpu<'_, Self>, vcpu: &mut Self::Vcpu);

@@ -10,3 +10,4 @@
 #include <asm/aperfmperf.h>
 
 #include "helpers.h"
+#include "trace.h"

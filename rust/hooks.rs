@@ -4,7 +4,14 @@
 //!
 //! C header: [`arch/x86/include/asm/aperfmperf.h`](srctree/arch/x86/include/asm/aperfmperf.h)
 
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    ptr::null_mut,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering::Relaxed, //
+    }, //
+};
 
 use kernel::{
     error::to_result,
@@ -22,6 +29,7 @@ use crate::{
         Counters,
         Msr, //
     },
+    debugfs::Directory,
     grant,
     vcpu, //
 };
@@ -30,12 +38,17 @@ use crate::{
 ///
 /// # Invariants
 ///
-/// `ops` is registered, and stays where it is until it is not.
+/// `ops` is registered and [`DIRECTORY`] is `directory`; both stay where they are until they are
+/// not.
 #[must_use = "the backend is unregistered when this is dropped"]
 pub struct Hooks<B: Backend> {
     _ops: KBox<bindings::aperfmperf_ops>,
+    _directory: KBox<Directory>,
     _backend: PhantomData<B>,
 }
+
+/// Where vCPUs show themselves: the kernel tells [`vcpu_create`] nothing. Null if not registered.
+static DIRECTORY: AtomicPtr<Directory> = AtomicPtr::new(null_mut());
 
 // SAFETY: The table is never written, and unregistered from any task.
 unsafe impl<B: Backend> Send for Hooks<B> {}
@@ -44,29 +57,40 @@ unsafe impl<B: Backend> Send for Hooks<B> {}
 unsafe impl<B: Backend> Sync for Hooks<B> {}
 
 impl<B: Backend> Hooks<B> {
-    /// Registers the backend. Each vCPU then pins `module`, so that it outlives them.
+    /// Registers the backend. Each vCPU then pins `module`, so that it outlives them, and has a
+    /// file in `directory`.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or what aperfmperf_register() says.
-    pub fn register(_counters: Counters, module: &'static ThisModule) -> Result<Self> {
+    pub fn register(
+        _counters: Counters,
+        module: &'static ThisModule,
+        directory: &Directory,
+    ) -> Result<Self> {
+        let mut directory = KBox::new(directory.clone(), GFP_KERNEL)?;
         let ops = KBox::new(
             bindings::aperfmperf_ops {
                 owner: module.as_ptr(),
                 host_read: Some(host_read::<B>),
                 host_write: Some(host_write::<B>),
                 host_restore: Some(host_restore::<B>),
-                vcpu_create: Some(vcpu::create::<B>),
+                vcpu_create: Some(vcpu_create::<B>),
                 granted: Some(granted),
             },
             GFP_KERNEL,
         )?;
+        DIRECTORY
+            .compare_exchange(null_mut(), &raw mut *directory, Relaxed, Relaxed)
+            .map_err(|_| EBUSY)?;
         // SAFETY: The table lives on the heap until it is unregistered in `drop`, and its
         // functions keep the contracts that the header states.
-        to_result(unsafe { bindings::aperfmperf_register(&raw const *ops) })?;
+        to_result(unsafe { bindings::aperfmperf_register(&raw const *ops) })
+            .inspect_err(|_| DIRECTORY.store(null_mut(), Relaxed))?;
         // INVARIANT: Just registered.
         Ok(Self {
             _ops: ops,
+            _directory: directory,
             _backend: PhantomData,
         })
     }
@@ -76,6 +100,7 @@ impl<B: Backend> Drop for Hooks<B> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the table is registered. Returns when nobody uses it.
         unsafe { bindings::aperfmperf_unregister() };
+        DIRECTORY.store(null_mut(), Relaxed);
     }
 }
 
@@ -108,4 +133,12 @@ unsafe extern "C" fn host_restore<B: Backend>() {
 /// Called through the table only, in process context.
 unsafe extern "C" fn granted() -> bool {
     grant::granted()
+}
+
+/// # Safety
+///
+/// Called through the table only. The object is to be given back to its `destroy`.
+unsafe extern "C" fn vcpu_create<B: Backend>() -> *mut bindings::aperfmperf_vcpu {
+    // SAFETY: By the type invariant of `Hooks`, while the table is registered.
+    unsafe { vcpu::create::<B>(&*DIRECTORY.load(Relaxed)) }
 }

@@ -6,6 +6,14 @@
 
 use core::arch::asm;
 
+use kernel::{
+    cpu::{
+        nr_cpu_ids,
+        CpuId, //
+    },
+    cpumask::Cpumask, //
+};
+
 use crate::{
     bindings,
     irq::IrqsOff,
@@ -51,11 +59,29 @@ impl<T: Sync> PerCpu<T> {
         // the module was loaded and freed when it goes. `T` is `Sync`, so it may be shared.
         unsafe { &*(address as *const T) }
     }
+
+    /// The copy of each CPU that may ever be online, with the CPU's number.
+    pub fn all(&'static self) -> impl Iterator<Item = (u32, &'static T)> {
+        (0..nr_cpu_ids()).filter_map(|cpu| {
+            // SAFETY: `cpu` is a valid number, and the mask constant since boot.
+            let copy = unsafe {
+                let id = CpuId::from_u32_unchecked(cpu);
+                let possible = Cpumask::from_raw(&raw const bindings::__cpu_possible_mask);
+                let offset = possible
+                    .test(id)
+                    .then(|| bindings::__per_cpu_offset[cpu as usize])?;
+                // As `here`, by per_cpu_ptr().
+                &*((&raw const self.0 as usize).wrapping_add(offset) as *const T)
+            };
+            Some((cpu, copy))
+        })
+    }
 }
 
 /// What one CPU needs: the backend's state, and the notifier that undoes it.
 pub struct CpuSlot<B: Backend> {
-    pub(crate) state: B::Cpu,
+    /// The backend's state. On another CPU, to be looked at only.
+    pub state: B::Cpu,
     pub(crate) user_return: UserReturn,
 }
 

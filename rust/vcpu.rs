@@ -19,6 +19,7 @@ use crate::{
     },
     bindings,
     counters::Msr,
+    debugfs::Directory,
     preempt::Preempt, //
 };
 
@@ -79,18 +80,18 @@ type Raw = *mut bindings::aperfmperf_vcpu;
 ///
 /// # Safety
 ///
-/// Called by KVM only. The object is to be given back to `destroy`.
-pub(crate) unsafe extern "C" fn create<B: Backend>() -> Raw {
-    let object = KBox::new(
-        Object::<B> {
+/// On behalf of KVM only. The object is to be given back to `destroy`.
+pub(crate) unsafe fn create<B: Backend>(directory: &Directory) -> Raw {
+    let object = B::vcpu_create(directory).and_then(|state| {
+        let object = Object::<B> {
             head: bindings::aperfmperf_vcpu {
                 ops: Ops::<B>::TABLE,
             },
             preempt: Preempt::new(),
-            state: UnsafeCell::new(B::vcpu_create()),
-        },
-        GFP_KERNEL,
-    );
+            state: UnsafeCell::new(state),
+        };
+        Ok(KBox::new(object, GFP_KERNEL)?)
+    });
     object.map_or(null_mut(), |object| KBox::into_raw(object).cast())
 }
 

@@ -2,7 +2,17 @@
 
 //! The logic of `switch/` on the real counters, as the kernel calls it.
 
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering::Relaxed, //
+};
+
 use aperfmperf_hal::{
+    debugfs::{
+        Directory,
+        File,
+        View, //
+    },
     Backend,
     Counters,
     CpuSlot,
@@ -10,23 +20,37 @@ use aperfmperf_hal::{
     PerCpu,
     ThisCpu, //
 };
-use kernel::prelude::*;
+use kernel::{
+    current,
+    fmt,
+    prelude::*, //
+};
 
-use crate::switch::{
-    Counter,
-    Cpu,
-    Event,
-    Hardware,
-    Observer,
-    Permits,
-    Sleeps,
-    State,
-    Vcpu, //
+use crate::{
+    observe::{
+        self,
+        CpuStats,
+        VcpuStats, //
+    },
+    switch::{
+        Counter,
+        Cpu,
+        Event,
+        Hardware,
+        Observer,
+        Permits,
+        Sleeps,
+        State,
+        Vcpu, //
+    },
 };
 
 aperfmperf_hal::per_cpu! {
     /// What each CPU's MSRs hold.
-    static CPUS: CpuSlot<Machine> = CpuSlot::new(Cpu::new());
+    static CPUS: CpuSlot<Machine> = CpuSlot::new(HostCpu {
+        cpu: Cpu::new(),
+        stats: CpuStats::new(),
+    });
 }
 
 aperfmperf_hal::export_host_counters!(Machine);
@@ -46,28 +70,91 @@ pub(crate) fn how_served() -> &'static str {
     }
 }
 
-/// The counters of the CPU that executes.
-struct Native(Counters);
+/// Numbers vCPUs.
+static VCPUS: AtomicU32 = AtomicU32::new(0);
 
-impl Observer for Native {
-    #[inline(always)]
-    fn observe(&self, _event: Event) {}
+/// A CPU, and what it has done.
+pub(crate) struct HostCpu {
+    cpu: Cpu,
+    stats: CpuStats,
 }
 
-impl Hardware for Native {
+/// A vCPU, and what it has done.
+pub(crate) struct GuestCpu {
+    vcpu: Vcpu,
+    stats: File<VcpuStats>,
+}
+
+/// The file of a CPU.
+pub(crate) struct CpuFile(&'static HostCpu);
+
+impl CpuFile {
+    /// The files of all CPUs, in `directory`. Process context, may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn create_all(directory: &Directory) -> Result<KVec<File<Self>>> {
+        let mut files = KVec::new();
+        for (number, slot) in CPUS.all() {
+            let file = File::create(directory, fmt!("cpu{number}"), Self(&slot.state))?;
+            files.push(file, GFP_KERNEL)?;
+        }
+        Ok(files)
+    }
+}
+
+impl View for CpuFile {
+    type OwnerModule = crate::LocalModule;
+}
+
+impl fmt::Display for CpuFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HostCpu { cpu, stats } = self.0;
+        let state = match cpu.state() {
+            State::Host => "host",
+            State::Live => "live",
+            State::Stale => "stale",
+        };
+        let offset = cpu.offset();
+        writeln!(f, "state {state}")?;
+        writeln!(f, "aperf_offset {}", offset.aperf as i64)?;
+        writeln!(f, "mperf_offset {}", offset.mperf as i64)?;
+        fmt::Display::fmt(stats, f)
+    }
+}
+
+/// The counters of the CPU that executes, and the statistics of who uses them.
+struct Native<'a> {
+    counters: Counters,
+    cpu: &'a CpuStats,
+    vcpu: Option<&'a VcpuStats>,
+}
+
+impl Hardware for Native<'_> {
     #[inline(always)]
     fn tsc(&self) -> u64 {
-        self.0.tsc()
+        self.counters.tsc()
     }
 
     #[inline(always)]
     fn read(&self, counter: Counter) -> u64 {
-        self.0.read(counter.into())
+        self.counters.read(counter.into())
     }
 
     #[inline(always)]
     fn write(&self, counter: Counter, value: u64) {
-        self.0.write(counter.into(), value)
+        self.counters.write(counter.into(), value)
+    }
+}
+
+impl Observer for Native<'_> {
+    #[inline(always)]
+    fn observe(&self, event: Event) {
+        observe::on_cpu(self.cpu, event);
+        if let Some(vcpu) = self.vcpu {
+            observe::on_vcpu(vcpu, event);
+        }
     }
 }
 
@@ -96,27 +183,51 @@ pub(crate) struct Machine;
 
 type Here<'a> = ThisCpu<'a, Machine>;
 
-fn native(here: &Here<'_>) -> Native {
-    Native(here.counters())
+/// Carries out `work` of the host's on its CPU.
+#[inline(always)]
+fn on_host<R>(here: &Here<'_>, work: impl FnOnce(&Cpu, &Native<'_>) -> R) -> R {
+    let HostCpu { cpu, stats } = here.state();
+    let native = Native {
+        counters: here.counters(),
+        cpu: stats,
+        vcpu: None,
+    };
+    work(cpu, &native)
+}
+
+/// Carries out `work` for a vCPU on this CPU.
+#[inline(always)]
+fn on_guest<R>(
+    here: &Here<'_>,
+    guest: &mut GuestCpu,
+    work: impl FnOnce(&Cpu, &Native<'_>, &mut Vcpu) -> R,
+) -> R {
+    let HostCpu { cpu, stats } = here.state();
+    let native = Native {
+        counters: here.counters(),
+        cpu: stats,
+        vcpu: Some(&guest.stats),
+    };
+    work(cpu, &native, &mut guest.vcpu)
 }
 
 /// After an operation that may have loaded guest values.
 fn keep_user_isolation(here: &Here<'_>) {
-    if here.state().state() != State::Host {
+    if here.state().cpu.state() != State::Host {
         here.restore_on_user_return();
     }
 }
 
 impl Backend for Machine {
-    type Cpu = Cpu;
-    type Vcpu = Vcpu;
+    type Cpu = HostCpu;
+    type Vcpu = GuestCpu;
 
     fn cpus() -> &'static PerCpu<CpuSlot<Self>> {
         &CPUS
     }
 
     fn online(here: &Here<'_>) -> Result {
-        if here.state().calibrate(&native(here)) {
+        if on_host(here, |cpu, native| cpu.calibrate(native)) {
             return Ok(());
         }
         let known = PERMITS.closed();
@@ -134,19 +245,26 @@ impl Backend for Machine {
     }
 
     fn offline(here: &Here<'_>) {
-        here.state().leave(&native(here));
+        on_host(here, |cpu, native| cpu.leave(native));
     }
 
-    fn host_read(cpu: &Cpu, counters: Counters, msr: Msr) -> u64 {
-        cpu.host_read(&Native(counters), msr.into())
+    fn host_read(host: &HostCpu, counters: Counters, msr: Msr) -> u64 {
+        let native = Native {
+            counters,
+            cpu: &host.stats,
+            vcpu: None,
+        };
+        host.cpu.host_read(&native, msr.into())
     }
 
     fn host_write(here: &Here<'_>, msr: Msr, value: u64) {
-        here.state().host_write(&native(here), msr.into(), value);
+        on_host(here, |cpu, native| {
+            cpu.host_write(native, msr.into(), value)
+        });
     }
 
     fn host_restore(here: &Here<'_>) {
-        here.state().restore(&native(here));
+        on_host(here, |cpu, native| cpu.restore(native));
     }
 
     fn sleep_begins() {
@@ -157,51 +275,68 @@ impl Backend for Machine {
         SLEEPS.end();
     }
 
-    fn vcpu_create() -> Vcpu {
-        Vcpu::new(PERMITS.issue())
+    fn vcpu_create(directory: &Directory) -> Result<GuestCpu> {
+        let vcpu = Vcpu::new(PERMITS.issue());
+        let number = VCPUS.fetch_add(1, Relaxed);
+        let creator = current!().group_leader().pid();
+        let stats = VcpuStats::new(number, creator, vcpu.mode());
+        Ok(GuestCpu {
+            vcpu,
+            stats: File::create(directory, fmt!("vcpu{number}"), stats)?,
+        })
     }
 
-    fn load(here: &Here<'_>, vcpu: &mut Vcpu) {
-        let hw = native(here);
-        here.state().forget_sleep(&hw, vcpu, &SLEEPS);
-        here.state().load(&hw, vcpu);
+    fn load(here: &Here<'_>, guest: &mut GuestCpu) {
+        on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.forget_sleep(native, vcpu, &SLEEPS);
+            cpu.load(native, vcpu);
+        });
         keep_user_isolation(here);
     }
 
-    fn put(here: &Here<'_>, vcpu: &mut Vcpu) {
-        here.state().put(&native(here), vcpu);
+    fn put(here: &Here<'_>, guest: &mut GuestCpu) {
+        on_guest(here, guest, |cpu, native, vcpu| cpu.put(native, vcpu));
     }
 
-    fn set_c0(here: &Here<'_>, vcpu: &mut Vcpu, c0: bool) {
-        here.state().set_c0(&native(here), vcpu, c0);
+    fn set_c0(here: &Here<'_>, guest: &mut GuestCpu, c0: bool) {
+        on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.set_c0(native, vcpu, c0)
+        });
         keep_user_isolation(here);
     }
 
-    fn read(here: &Here<'_>, vcpu: &mut Vcpu, msr: Msr) -> u64 {
-        let hw = native(here);
-        here.state().forget_sleep(&hw, vcpu, &SLEEPS);
-        let value = here.state().guest_read(&hw, vcpu, msr.into());
+    fn read(here: &Here<'_>, guest: &mut GuestCpu, msr: Msr) -> u64 {
+        guest.stats.count_read();
+        let value = on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.forget_sleep(native, vcpu, &SLEEPS);
+            cpu.guest_read(native, vcpu, msr.into())
+        });
         keep_user_isolation(here);
         value
     }
 
-    fn write(here: &Here<'_>, vcpu: &mut Vcpu, msr: Msr, value: u64) {
-        here.state()
-            .guest_write(&native(here), vcpu, msr.into(), value);
+    fn write(here: &Here<'_>, guest: &mut GuestCpu, msr: Msr, value: u64) {
+        guest.stats.count_write();
+        on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.guest_write(native, vcpu, msr.into(), value)
+        });
         keep_user_isolation(here);
     }
 
-    fn configure(here: &Here<'_>, vcpu: &mut Vcpu, ratio: u64, bits: u8, intercept: bool) {
-        here.state()
-            .configure(&native(here), vcpu, ratio, bits, intercept);
+    fn configure(here: &Here<'_>, guest: &mut GuestCpu, ratio: u64, bits: u8, intercept: bool) {
+        on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.configure(native, vcpu, ratio, bits, intercept)
+        });
         keep_user_isolation(here);
     }
 
-    fn forget_pause(here: &Here<'_>, vcpu: &mut Vcpu) {
-        here.state().forget_pause(&native(here), vcpu);
+    fn forget_pause(here: &Here<'_>, guest: &mut GuestCpu) {
+        on_guest(here, guest, |cpu, native, vcpu| {
+            cpu.forget_pause(native, vcpu)
+        });
     }
 
-    fn passthrough(vcpu: &Vcpu) -> bool {
-        vcpu.passthrough()
+    fn passthrough(guest: &GuestCpu) -> bool {
+        guest.vcpu.passthrough()
     }
 }

@@ -5,6 +5,7 @@
 //! - `switch/`: what is in the MSRs, and how it changes. Pure logic.
 //! - `glue`: that logic on the real counters.
 //! - `grant`: a VM gets a pair although its VMM does not ask for one.
+//! - `observe`: what it tells an administrator.
 //! - here: the module's life.
 //!
 //! Everything unsafe is in the crate `aperfmperf_hal`, in `rust/`.
@@ -13,9 +14,14 @@
 
 mod glue;
 mod grant;
+mod observe;
 mod switch;
 
 use aperfmperf_hal::{
+    debugfs::{
+        Directory,
+        File, //
+    },
     Counters,
     Grant,
     Hooks,
@@ -25,7 +31,10 @@ use aperfmperf_hal::{
 };
 use kernel::prelude::*;
 
-use glue::Machine;
+use glue::{
+    CpuFile,
+    Machine, //
+};
 use grant::Granted;
 
 module! {
@@ -47,6 +56,7 @@ struct AperfMperf {
     _syscore: Syscore<Machine>,
     _hooks: Hooks<Machine>,
     _grant: Grant<Granted>,
+    _files: KVec<File<CpuFile>>,
     _farewell: Farewell,
 }
 
@@ -61,11 +71,13 @@ impl kernel::Module for AperfMperf {
             );
             ENODEV
         })?;
+        let directory = Directory::create(c"kvm_aperfmperf")?;
+        let files = CpuFile::create_all(&directory)?;
         let hotplug = Hotplug::install(counters)?;
         let sleep = SleepNotifier::register()?;
         let syscore = Syscore::register(counters)?;
         let grant = grant::offer()?;
-        let hooks = Hooks::register(counters, module).inspect_err(|error| {
+        let hooks = Hooks::register(counters, module, &directory).inspect_err(|error| {
             if *error == EBUSY {
                 pr_err!("another module has taken the counters\n");
             }
@@ -77,6 +89,7 @@ impl kernel::Module for AperfMperf {
             _syscore: syscore,
             _hooks: hooks,
             _grant: grant,
+            _files: files,
             _farewell: Farewell,
         })
     }
