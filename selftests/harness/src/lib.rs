@@ -8,6 +8,7 @@
 //! a number of instructions.
 
 pub mod cpu;
+pub mod debugfs;
 pub mod guest;
 pub mod host;
 pub mod kernel;
@@ -22,6 +23,7 @@ pub mod rules;
 pub mod sample;
 pub mod signal;
 pub mod sweep;
+pub mod tracefs;
 pub mod watch;
 
 pub use pair::{ONE_SWITCH, Pair, many_switches};
