@@ -6,10 +6,10 @@
 # Replacing the values in the MSRs.
 
 mutant offset-not-stored src/switch/exchange.rs \
-	's/self\.offset\.store(host\.minus(after\.pair));//' \
+	's/self\.offset\.store(host\.plus(lost).*);//' \
 	intel-1:host_continuity
 mutant loss-not-counted src/switch/exchange.rs \
-	's/host\.plus(self\.rate\.advance(elapsed))/host/' \
+	's/host\.plus(lost)/host/' \
 	intel-1:host_continuity
 mutant aperf-lost-at-base-frequency src/switch/exchange.rs \
 	's/self\.rate\.advance(elapsed)/Pair { aperf: elapsed, mperf: elapsed }/' \
@@ -120,13 +120,13 @@ mutant write-keeps-mode src/switch/vcpu.rs \
 # Intercepted reads.
 
 mutant intercept-not-asked src/switch/mode.rs \
-	's/if intercept || /if /' \
+	's/else if asked/else if false/' \
 	intel-1:intercepted_filter
 mutant ratio-passed-through src/switch/mode.rs \
-	's/!ratio\.is_one() || //' \
+	's/!ratio\.is_one()/false/' \
 	intel-1:intercepted_tsc
 mutant high-passed-through src/switch/mode.rs \
-	's/ || (pair\.aperf | pair\.mperf) >= TOO_HIGH//' \
+	's/(pair\.aperf | pair\.mperf) >= TOO_HIGH/false/' \
 	intel-1:intercepted_high
 mutant high-mperf-passed-through src/switch/mode.rs \
 	's/(pair\.aperf | pair\.mperf)/pair.aperf/' \
@@ -159,7 +159,7 @@ mutant configure-does-not-arm src/glue.rs \
 	'/fn configure/,/^    }/s/keep_user_isolation(here);//' \
 	intel-1:user_isolation intel-1:intercepted_tsc
 mutant raw-reader-gets-no-restore src/glue.rs \
-	'/fn host_restore/,/^    }/s/here\.state().*;//' \
+	'/fn host_restore/,/^    }/s/on_host(here.*;//' \
 	intel-1:user_isolation
 mutant permits-never-issued src/glue.rs \
 	's/PERMITS\.issue()/None/' \
@@ -182,3 +182,21 @@ mutant online-without-restore rust/hotplug.rs \
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn shutdown/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
+
+# What an administrator sees.
+
+mutant restores-not-counted src/observe.rs \
+	's/stats\.restores\.add(1);//' \
+	intel-1:debugfs
+mutant modes-confused src/observe.rs \
+	's/(Reason::HighValue) => 4/(Reason::HighValue) => 3/' \
+	intel-1:debugfs intel-1:tracepoints
+mutant put-traced-backwards src/observe.rs \
+	's/trace::put(stats\.number, aperf, mperf)/trace::put(stats.number, mperf, aperf)/' \
+	intel-1:tracepoints
+mutant open-file-does-not-pin rust/debugfs.rs \
+	's/owner: this_module.*,//' \
+	intel-1:debugfs
+mutant files-stay rust/debugfs.rs \
+	's/bindings::debugfs_remove(self\.0)/()/' \
+	intel-1:debugfs
