@@ -26,4 +26,4 @@ pub mod sweep;
 pub mod tracefs;
 pub mod watch;
 
-pub use pair::{ONE_SWITCH, Pair, many_switches};
+pub use pair::{ONE_SWITCH, Pair};

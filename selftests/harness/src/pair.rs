@@ -5,8 +5,6 @@
 use std::fmt;
 use std::ops::Sub;
 
-use crate::oracle;
-
 /// IA32_MPERF (SDM, "Architectural MSRs"): ticks at the TSC's rate in C0.
 pub const MSR_IA32_MPERF: u32 = 0xe7;
 /// IA32_APERF: ticks at the rate at which the CPU really runs in C0.
@@ -17,25 +15,8 @@ pub const MSR_IA32_APERF: u32 = 0xe8;
 /// A counter runs on between the last look at it and the WRMSR that takes
 /// effect. How long that took is known only afterwards, and mending it would
 /// take another WRMSR; so the last one's ticks stay. They never add up: the
-/// next switch mends them. There are fewer than 200 instructions in between,
-/// and where several CPUs are emulated by turns, an instruction takes up to 5
-/// ticks.
+/// next switch mends them. There are fewer than 200 instructions in between.
 pub const ONE_SWITCH: u64 = 1000;
-
-/// How far what many switches leave unaccounted may go, in ticks: as far as
-/// [`ONE_SWITCH`], as it does not add up.
-///
-/// Where several CPUs are emulated, it may: they take turns of some
-/// instructions each, and while another CPU has its turn, ticks pass between two
-/// instructions of this one. A turn in the midst of a sample is shorter than
-/// the sample, so that the module cannot tell. With one CPU there is no such
-/// turn, and the bound is strict.
-pub fn many_switches() -> u64 {
-    match oracle::machine() {
-        Some(machine) if machine.cpus > 1 => 16 * ONE_SWITCH,
-        _ => ONE_SWITCH,
-    }
-}
 
 /// Values of both counters, or what both advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

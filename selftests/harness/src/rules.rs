@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::oracle::{self, rule};
-use crate::pair::many_switches;
+use crate::pair::ONE_SWITCH;
 
 /// Rules that this process wants.
 static WANTED: AtomicU64 = AtomicU64::new(0);
@@ -14,7 +14,7 @@ static WANTED: AtomicU64 = AtomicU64::new(0);
 fn want(rules: u64) {
     WANTED.store(rules, Relaxed);
     if oracle::machine().is_some() {
-        oracle::watch(rules, many_switches());
+        oracle::watch(rules, ONE_SWITCH);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use harness::guest::Guest;
 use harness::module::{self, Module};
-use harness::{cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
 guest_code! {
     write_and_exit:
@@ -40,7 +40,7 @@ fn expect_host_pair() -> Result<()> {
         let error = truth.hardware.distance(truth.host);
         note!("CPU {cpu}: error {error} ticks");
         ensure!(
-            error <= many_switches(),
+            error <= ONE_SWITCH,
             "CPU {cpu} holds {}, not {}",
             truth.hardware,
             truth.host

@@ -29,7 +29,7 @@ use harness::host::Msrs;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, event};
 use harness::sample::{Distance, Sample, Sampler};
-use harness::{Pair, cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle};
 use kvm_ioctls::VcpuExit;
 
 /// Microseconds between two looks at the host pairs, at most.
@@ -102,7 +102,7 @@ impl Life for Awake {
         self.distance.narrow(&sample);
         let error = self.distance.error();
         ensure!(
-            error <= many_switches(),
+            error <= ONE_SWITCH,
             "MPERF strayed from the TSC by {error} ticks"
         );
         Ok(())
@@ -179,7 +179,7 @@ impl Life for Sleeping {
         let now = self.vcpu.pair()?;
         let (advance, elapsed) = (now - self.last, cpu::tsc() - self.tsc);
         ensure!(
-            advance.mperf <= elapsed + many_switches(),
+            advance.mperf <= elapsed + ONE_SWITCH,
             "{advance} in {elapsed} ticks"
         );
         (self.last, self.tsc) = (now, tsc);
@@ -223,7 +223,7 @@ fn look(goal: u64, mut random: Rng, stop: &AtomicBool) -> Result<(u64, u64)> {
         for (cpu, msrs) in msrs.iter().enumerate() {
             let error = msrs.error()?;
             ensure!(
-                error <= many_switches(),
+                error <= ONE_SWITCH,
                 "the host pair of CPU {cpu} is off by {error} ticks"
             );
             worst = worst.max(error);

@@ -16,9 +16,8 @@ const APIC_HZ: u64 = 1_000_000_000;
 
 /// What is C0 in each HLT with its wake-up: the exit for starting the timer,
 /// the one for HLT, and the way back from the wake-up to the guest. All that
-/// takes less than 15,000 instructions, and where several CPUs are emulated by
-/// turns, an instruction takes some ticks.
-const C0_BOUND: u64 = 60_000;
+/// takes less than 30,000 instructions, even the first time.
+const C0_BOUND: u64 = 30_000;
 
 /// User space's time between two system calls and on their way in and out.
 const SYSCALL_BOUND: u64 = 10_000;

@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{Pair, cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle};
 
 const MEASURED_MS: u64 = 40;
 
@@ -105,7 +105,7 @@ fn share(vcpus: u8) -> Result<()> {
         let ratio = advance.ratio();
         note!("{advance}, TSC {tsc}, thread's CPU time {thread}: ratio {ratio:.3}");
         ensure!(
-            advance.mperf.abs_diff(*tsc) <= many_switches(),
+            advance.mperf.abs_diff(*tsc) <= ONE_SWITCH,
             "MPERF does not keep to the TSC"
         );
         ensure!(

@@ -18,7 +18,7 @@ use harness::guest::Guest;
 use harness::host::{Msrs, PerfMsr, bracket, outside};
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
 const SWITCHES: u64 = 500;
 const READS: u64 = 100;
@@ -132,10 +132,7 @@ fn before_and_after(ratio: u64) -> Result<()> {
          without the VM again {after} ticks"
     );
     for error in [before, first, last, after] {
-        ensure!(
-            error <= many_switches(),
-            "the host pair is off by {error} ticks"
-        );
+        ensure!(error <= ONE_SWITCH, "the host pair is off by {error} ticks");
     }
     Ok(())
 }
@@ -173,10 +170,7 @@ fn during(reader_cpu: usize, code: &[u8]) -> Result<()> {
 
     note!("{READS} times all readers, {entries} VM entries meanwhile, worst error {worst} ticks");
     ensure!(entries >= READS, "the guest did not run meanwhile");
-    ensure!(
-        worst <= many_switches(),
-        "the host pair is off by {worst} ticks"
-    );
+    ensure!(worst <= ONE_SWITCH, "the host pair is off by {worst} ticks");
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
 
 /// Where the vCPU runs.
 const CPU: usize = 0;
@@ -123,10 +123,7 @@ fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
     })?;
 
     note!("{READS} reads by {way:?}, worst error {worst} ticks; {found} beside a guest's values");
-    ensure!(
-        worst <= many_switches(),
-        "the host pair is off by {worst} ticks"
-    );
+    ensure!(worst <= ONE_SWITCH, "the host pair is off by {worst} ticks");
     // A reader on the same CPU comes from user space, with the host's values.
     ensure!(
         reader_cpu == CPU || found >= READS / 10,

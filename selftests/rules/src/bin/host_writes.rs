@@ -20,7 +20,7 @@ use harness::host::{bracket, outside};
 use harness::module::Module;
 use harness::msr_device::{self, COUNTERS, Counter, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{cpu, guest_code, kernel, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::kvm_regs;
 
 /// Whose pair is written, and where the vCPU runs.
@@ -185,10 +185,7 @@ impl Written {
             found,
         } = written;
         note!("{writes} writes, {found} beside a guest's values, worst error {worst} ticks");
-        ensure!(
-            worst <= many_switches(),
-            "the host pair is off by {worst} ticks"
-        );
+        ensure!(worst <= ONE_SWITCH, "the host pair is off by {worst} ticks");
         Ok(written)
     }
 }
@@ -206,7 +203,7 @@ fn expect_untouched(regs: &kvm_regs, halts: bool) -> Result<()> {
     ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
     ensure!(regs.r12 == 0, "the guest saw {} steps", regs.r12);
     ensure!(
-        halts || mperf.abs_diff(regs.r11) <= many_switches(),
+        halts || mperf.abs_diff(regs.r11) <= ONE_SWITCH,
         "guest MPERF left its TSC"
     );
     Ok(())

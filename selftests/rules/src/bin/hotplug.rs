@@ -18,7 +18,7 @@ use harness::module::{self, Module};
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::sample::{Distance, Sample, Sampler};
-use harness::{cpu, kernel, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, kernel, ktap, note, oracle};
 
 const ROUNDS: u64 = 5;
 
@@ -133,11 +133,8 @@ fn under_a_running_vm() -> Result<()> {
     let error = watched.distance.error();
     note!("{ROUNDS} rounds, worst error {worst} ticks");
     note!("{} samples, MPERF strays by {error} ticks", watched.samples);
-    ensure!(
-        worst <= many_switches(),
-        "a host pair was off by {worst} ticks"
-    );
-    ensure!(error <= many_switches(), "MPERF does not keep to the TSC");
+    ensure!(worst <= ONE_SWITCH, "a host pair was off by {worst} ticks");
+    ensure!(error <= ONE_SWITCH, "MPERF does not keep to the TSC");
     kernel::expect_no_warning()
 }
 
@@ -145,10 +142,7 @@ fn expect_host_pair(when: &str) -> Result<()> {
     cpu::pin(CPU)?;
     let error = hardware_error(CPU);
     note!("{when} without CPU {CPU}: error {error} ticks");
-    ensure!(
-        error <= many_switches(),
-        "CPU {CPU} is off by {error} ticks"
-    );
+    ensure!(error <= ONE_SWITCH, "CPU {CPU} is off by {error} ticks");
     Ok(cpu::pin(0)?)
 }
 

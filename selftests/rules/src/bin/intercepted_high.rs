@@ -16,7 +16,7 @@ use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
-use harness::{Pair, cpu, guest_code, kernel, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::kvm_regs;
 
 /// From here on, values are not loaded.
@@ -135,10 +135,7 @@ impl Found {
 fn expect_host_unharmed() -> Result<()> {
     let truth = oracle::truth(THIS_CPU);
     let error = truth.hardware.distance(truth.host);
-    ensure!(
-        error <= many_switches(),
-        "the host pair is off by {error} ticks"
-    );
+    ensure!(error <= ONE_SWITCH, "the host pair is off by {error} ticks");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use harness::guest::Guest;
 use harness::module::{self, Module};
-use harness::{cpu, guest_code, kernel, ktap, many_switches, msr_device, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, msr_device, note, oracle};
 
 /// How long a VM needs to be where it is to be killed.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -119,7 +119,7 @@ fn expect_clean() -> Result<()> {
     let after: Vec<_> = cpus.map(error).collect();
     note!("CPUs off by {before:?} ticks with the module, {after:?} without");
     ensure!(
-        after.iter().all(|&error| error <= many_switches()),
+        after.iter().all(|&error| error <= ONE_SWITCH),
         "a CPU has no host pair"
     );
     kernel::expect_no_warning()

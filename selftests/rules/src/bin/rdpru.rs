@@ -18,7 +18,7 @@ use harness::host::{bracket, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, THIS_CPU};
-use harness::{guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, guest_code, ktap, note, oracle};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
@@ -110,7 +110,7 @@ fn after_kvm_run() -> Result<()> {
         worst = worst.max(error());
     }
     note!("{RETURNS} returns, worst error {worst} ticks");
-    ensure!(worst <= many_switches(), "RDPRU is off by {worst} ticks");
+    ensure!(worst <= ONE_SWITCH, "RDPRU is off by {worst} ticks");
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn in_another_task() -> Result<()> {
     })?;
     let switches = cpu::thread_switches();
     note!("{WAKEUPS} wake-ups, {switches} switches, worst error {worst} ticks");
-    ensure!(worst <= many_switches(), "RDPRU is off by {worst} ticks");
+    ensure!(worst <= ONE_SWITCH, "RDPRU is off by {worst} ticks");
     Ok(())
 }
 

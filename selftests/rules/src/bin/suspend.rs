@@ -24,7 +24,7 @@ use harness::module::Module;
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::sample::{Sample, Sampler};
-use harness::{ONE_SWITCH, Pair, cpu, kernel, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, kernel, ktap, note, oracle};
 
 const STATE: &str = "/sys/power/state";
 const MEM_SLEEP: &str = "/sys/power/mem_sleep";
@@ -132,10 +132,7 @@ fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
     for cpu in 0..cpu::online() {
         let error = MsrDevice::open(cpu)?.error(Way::Offset)?;
         note!("host pair of CPU {cpu} is off by {error} ticks");
-        ensure!(
-            error <= many_switches(),
-            "the host pair of CPU {cpu} is wrong"
-        );
+        ensure!(error <= ONE_SWITCH, "the host pair of CPU {cpu} is wrong");
     }
     kernel::expect_no_warning()
 }

@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use harness::guest::Guest;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{cpu, guest_code, ktap, many_switches, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
@@ -56,7 +56,7 @@ fn after_kvm_run(ratio: u64) -> Result<()> {
     let worst = errors.into_iter().max().unwrap();
     note!("{RETURNS} returns, error of the first {first}, last {last}, worst {worst} ticks");
     ensure!(
-        worst <= many_switches(),
+        worst <= ONE_SWITCH,
         "user space sees a pair that is off by {worst} ticks"
     );
     Ok(())
@@ -94,7 +94,7 @@ fn in_another_task() -> Result<()> {
         cpu::thread_switches()
     );
     ensure!(
-        worst <= many_switches(),
+        worst <= ONE_SWITCH,
         "another task sees a pair that is off by {worst} ticks"
     );
     Ok(())
