@@ -16,22 +16,30 @@ const INITRD: &str = "/guest/initramfs";
 /// Present if the build was given `KVMTOOL=`.
 const KVMTOOL: &str = "/guest/lkvm";
 
+/// Memory in MiB that the guest takes.
+const MEMORY: u32 = 128;
+
 /// A command that boots the guest with its console on standard output. The guest
 /// shows its frequency `samples` times and resets, which ends the command.
 pub fn monitor(samples: usize) -> Result<Command> {
-    let cmdline = format!("quiet samples={samples}");
+    monitor_of(INITRD, MEMORY, &format!("quiet samples={samples}"))
+}
+
+/// The same for a guest with another initramfs and so many MiB of memory.
+pub fn monitor_of(initrd: &str, memory: u32, cmdline: &str) -> Result<Command> {
     let mut command;
     if Path::new(KVMTOOL).exists() {
+        let memory = (memory + 64).to_string();
         command = Command::new(KVMTOOL);
         command
-            .args(["run", "-k", KERNEL, "-i", INITRD, "-m", "192", "-c", "1"])
+            .args(["run", "-k", KERNEL, "-i", initrd, "-m", &memory, "-c", "1"])
             .args(["--console", "serial", "--network", "mode=none"])
             .args(["-p", &format!("{} {cmdline}", kvmtool_cmdline()?)]);
     } else {
         command = Command::new(env::current_exe()?.with_file_name("vmm"));
         command
-            .args(["--kernel", KERNEL, "--initrd", INITRD])
-            .args(["--cmdline", &cmdline]);
+            .args(["--kernel", KERNEL, "--initrd", initrd])
+            .args(["--memory", &memory.to_string(), "--cmdline", cmdline]);
     }
     Ok(command)
 }

@@ -35,6 +35,7 @@ enum Function {
     SetRatio = 3,
     Put = 4,
     Stop = 5,
+    SetTopdown = 16,
     Inject = 32,
     Sweep = 33,
     Within = 34,
@@ -156,6 +157,12 @@ pub mod event {
 /// Returns the previous ratio.
 pub fn set_ratio(cpu: u64, ratio: u64) -> u64 {
     ask(Function::SetRatio, cpu, ratio).rax
+}
+
+/// Makes `cpu` divide its slots into `parts`, a value of IA32_PERF_METRICS, at once.
+/// Returns the previous parts, or nothing if `parts` do not add up to 255.
+pub fn set_topdown(cpu: u64, parts: u32) -> Option<u32> {
+    u32::try_from(ask(Function::SetTopdown, cpu, parts.into()).rax).ok()
 }
 
 /// Something that comes to a CPU from outside.

@@ -18,10 +18,10 @@ use crate::{Pair, cpu};
 /// L2 halts for as long as this, but for the way from L1's timer to its HLT.
 pub const HALT_MS: u64 = 10;
 
-/// Code of L1 and L2, with the words that do not depend on the vendor.
+/// Code of L1 and L2: the words of a macro, and those that do not depend on the vendor.
 macro_rules! nested_code {
-    ($(#[$attribute:meta])* $name:ident: $($line:literal)+) => {
-        $crate::guest_code! {
+    (in $words:path: $(#[$attribute:meta])* $name:ident: $($line:literal)+) => {
+        $words! {
             $(#[$attribute])*
             $name:
                 // L1 exits once, so that all pages are there. Then it starts its

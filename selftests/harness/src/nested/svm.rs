@@ -15,6 +15,7 @@ pub(super) fn code() -> &'static [u8] {
 }
 
 nested_code! {
+    in crate::guest_code:
     /// The host save area is at 0x100000, the VMCB at 0x101000, the MSR
     /// permission map at 0x102000, and L2's stack below 0x105000.
     l1_and_l2:
