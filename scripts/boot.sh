@@ -31,10 +31,11 @@ amd) MODEL=ryzen ;;
 *) die "vendor is intel or amd, not '$VENDOR'" ;;
 esac
 
-# QEMU and host tools cost several seconds of boot: only for those who use them.
+# What costs several seconds of boot is only for those who use it.
 INITRAMFS=("$BUILD/initramfs/host.cpio.zst")
 case $RUN in
 tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
+*perf_metrics*) INITRAMFS+=("$BUILD/initramfs/perf_metrics.cpio.zst") ;;
 esac
 [[ -z ${OVERLAY:-} ]] || INITRAMFS+=("$OVERLAY")
 

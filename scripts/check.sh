@@ -13,6 +13,8 @@ set -euo pipefail
 TEST=${1:-}
 RESULTS=$BUILD/results
 MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
+# Where guests have the mediated PMU.
+PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
 
 into() {
 	local file=$1
@@ -32,16 +34,17 @@ rm -rf "$RESULTS"
 mkdir "$RESULTS"
 if [[ -n $TEST ]]; then
 	[[ $TEST == *:* ]] || TEST=aperfmperf:$TEST
-	RUN=one:$TEST
+	[[ $TEST != perf_metrics* ]] || MACHINES=("${PMU_MACHINES[@]}")
+	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
-	RUN=selftests
 	MACHINES+=("intel-2-again intel 2")
+	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}")
 	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
 	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
 fi
-printf "%s $RUN\n" "${MACHINES[@]}" | xargs -P "$JOBS" -L 1 "$ROOT/scripts/boot.sh" || true
-for machine in "${MACHINES[@]}"; do
-	name=${machine%% *}
+printf '%s\n' "${BOOTS[@]}" | xargs -P "$JOBS" -L 1 "$ROOT/scripts/boot.sh" || true
+for boot in "${BOOTS[@]}"; do
+	name=${boot%% *}
 	cp "$BUILD/run/$name/verdict" "$RESULTS/$name.ktap"
 done
 if [[ -z $TEST ]]; then

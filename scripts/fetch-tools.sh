@@ -5,6 +5,7 @@
 # cpupower, perf, rdmsr. Pack them with all the shared libraries that they need,
 # and nothing else, into an initramfs that the emulated host can have beside its
 # own, with one like it for guests, and make build/tools a link to its directory.
+# There is a directory with perf alone, too.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
@@ -77,6 +78,7 @@ fill() {
 	unpack "$1/packages" "$1/all"
 	install_programs "$1/all" "$1/guest" "${GUEST_PROGRAMS[@]}"
 	install_programs "$1/all" "$1/host" "${PROGRAMS[@]}"
+	install_programs "$1/all" "$1/perf" usr/bin/perf
 	for file in "${FIRMWARE[@]}"; do
 		install -D -m 644 "$1/all/$file" "$1/host/$file"
 	done

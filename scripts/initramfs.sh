@@ -4,7 +4,9 @@
 # Usage: initramfs.sh MODULE...
 #
 # Pack the emulated host's root file system into build/initramfs/host.cpio.zst:
-# busybox, KVM and each MODULE, the selftests, and what a guest boots.
+# busybox, KVM and each MODULE, the selftests, and what a guest boots. What only the
+# tests of IA32_PERF_METRICS need goes on top of it: perf_metrics.cpio.zst, with a
+# list of tests of its own.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/pack.sh"
@@ -22,6 +24,12 @@ add_busybox() {
 	done
 }
 
+# $1: directory of collections, $2: one of Linux's own.
+add_upstream() {
+	cp -rL "$BUILD/upstream/$2" "$1/$2"
+	(cd "$1/$2" && printf "$2:%s\n" *) >>"$1/kselftest-list.txt"
+}
+
 rm -rf "$OUT"
 mkdir -p "$OUT"
 
@@ -31,8 +39,7 @@ install -D -m 755 "$ROOT/scripts/initramfs/timeout" "$OUT/host/usr/bin/timeout"
 mkdir -p "$OUT/host/lib/modules" "$OUT/host/guest"
 cp "$KERNEL"/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$@" "$OUT/host/lib/modules"
 make -C "$ROOT/selftests" KSRC="$KERNEL" INSTALL_PATH="$OUT/host/kselftest" install
-cp -rL "$BUILD/upstream" "$OUT/host/kselftest/upstream"
-(cd "$BUILD/upstream" && printf 'upstream:%s\n' *) >>"$OUT/host/kselftest/kselftest-list.txt"
+add_upstream "$OUT/host/kselftest" upstream
 
 add_busybox "$OUT/guest"
 install -m 755 "$ROOT/selftests/guest/init" "$OUT/guest/init"
@@ -42,3 +49,13 @@ cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
 [[ -z $KVMTOOL ]] || install -m 755 "$KVMTOOL" "$OUT/host/guest/lkvm"
 
 pack "$OUT/host" "$OUT/host.cpio.zst"
+
+mkdir -p "$OUT/perf_metrics/guest"
+make -C "$ROOT/selftests" KSRC="$KERNEL" COLLECTION=perf_metrics \
+	INSTALL_PATH="$OUT/perf_metrics/kselftest" install
+add_upstream "$OUT/perf_metrics/kselftest" perf_metrics_upstream
+cp -rT "$BUILD/tools/perf" "$OUT/guest"
+install -m 755 "$ROOT/selftests/guest/topdown" "$OUT/guest/init"
+pack "$OUT/guest" "$OUT/topdown.cpio.zst"
+cp "$OUT/topdown.cpio.zst" "$OUT/perf_metrics/guest/topdown"
+pack "$OUT/perf_metrics" "$OUT/perf_metrics.cpio.zst"
