@@ -8,10 +8,10 @@
 #
 #   mutant NAME FILE SED TEST...
 #
-# where SED is what breaks FILE, and each TEST, such as intel-1:no_exit, a selftest
-# on a machine that should notice. If none of them does, all tests have a try. The
-# tests of the logic run in front, for the record: what counts is the machine. There
-# "kunit" has them run, too.
+# where SED is what breaks FILE, and each TEST, such as intel-1:no_exit or
+# intel-1:perf_metrics:metrics_read, a selftest on a machine that should notice. If
+# none of them does, all tests have a try. The tests of the logic run in front, for
+# the record: what counts is the machine. There "kunit" has them run, too.
 set -euo pipefail
 . "$(dirname "$0")/../lib/env.sh"
 . "$(dirname "$0")/../lib/toolchain.sh"
@@ -19,7 +19,7 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/patch.sh"
 . "$(dirname "$0")/../lib/breed.sh"
 
-TESTS=$BUILD/initramfs/host/kselftest/kselftest-list.txt
+TESTS=("$BUILD"/initramfs/{host,perf_metrics}/kselftest/kselftest-list.txt)
 # No test takes longer, unless its mutant made the machine hang.
 export TIME_LIMIT=150
 
@@ -39,13 +39,15 @@ killed() {
 
 # What a test is to the machine.
 what() {
-	if [[ ${1#*:} == kunit ]]; then
+	local test=${1#*:}
+
+	if [[ $test == kunit ]]; then
 		echo kunit
-	elif grep -qx "aperfmperf:${1#*:}" "$TESTS"; then
-		echo "one:aperfmperf:${1#*:}"
-	else
-		die "there is no test '${1#*:}'"
+		return
 	fi
+	[[ $test == *:* ]] || test=aperfmperf:$test
+	grep -qx "$test" "${TESTS[@]}" || die "there is no test '$test'"
+	echo "one:$test"
 }
 
 # noticed NAME TEST...: whether those tests notice, or else any.
