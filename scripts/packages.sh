@@ -15,8 +15,8 @@ COMMON=(
 	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION" "libclang1-$LLVM_VERSION"
 	# the emulated machine's disc and firmware
 	bochsbios vgabios busybox-static grub-common grub-pc-bin mtools xorriso
-	# documentation and lint
-	python3-venv shellcheck
+	# documentation, charts and lint
+	python3-venv gnuplot-nox shellcheck
 )
 
 # candidate PACKAGE: the version that apt would install, or nothing.

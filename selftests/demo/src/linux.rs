@@ -1,27 +1,72 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! A stock Linux guest, which shows its frequency on its console again and
-//! again.
+//! again, while the frequency of its CPU is changed and a neighbour takes half
+//! of it.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::mem;
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use harness::host::Msrs;
-use harness::oracle::{self, ALL_CPUS, RATIO_ONE};
-use harness::{cpu, linux, oracle::Machine};
+use harness::oracle::{self, ALL_CPUS, Machine, RATIO_ONE};
+use harness::{Pair, cpu, linux};
 
-use crate::table::Row;
-use crate::{CPU, RATIOS};
+use crate::neighbour::Neighbour;
+use crate::timeline::{Moment, Timeline};
+use crate::{CPU, cpuinfo};
 
-/// The guest samples while the frequency changes; the next sample is clean.
-const SAMPLES_A_RATIO: usize = 2;
+/// One part of the show: the CPU's frequency, and whether a neighbour runs on it.
+struct Part {
+    ratio: u64,
+    shared: bool,
+}
 
-/// Boots the guest and runs it at all frequencies.
-pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
-    let Machine { cpus, .. } = oracle::require()?;
+const fn part(ratio: u64, shared: bool) -> Part {
+    Part { ratio, shared }
+}
+
+/// Base, throttled, turbo, base; then shared at base and turbo; then alone again.
+const PARTS: [Part; 7] = [
+    part(RATIO_ONE, false),
+    part(RATIO_ONE * 3 / 5, false),
+    part(RATIO_ONE * 3 / 2, false),
+    part(RATIO_ONE, false),
+    part(RATIO_ONE, true),
+    part(RATIO_ONE * 3 / 2, true),
+    part(RATIO_ONE, false),
+];
+
+/// How often the guest shows its frequency in each part.
+const SAMPLES: usize = 8;
+
+/// What has run since the machine started, at one time.
+struct Account {
+    /// TSC ticks.
+    tsc: u64,
+    /// The true counters of the guest's CPU.
+    host: Pair,
+    /// CPU time of the monitor, in seconds, by the scheduler's account.
+    monitor: f64,
+}
+
+impl Account {
+    fn now(vmm: &Child) -> Result<Self> {
+        Ok(Account {
+            tsc: cpu::tsc(),
+            host: oracle::truth(CPU as u64).host,
+            monitor: process_time(vmm)?,
+        })
+    }
+}
+
+/// Boots the guest, and shows each sample as it comes.
+pub fn run(timeline: &mut Timeline) -> Result<()> {
+    let Machine { cpus, tsc_hz } = oracle::require()?;
+    let base_mhz = tsc_hz as f64 / 1e6;
     cpu::pin(CPU)?;
-    let mut vmm = linux::monitor(SAMPLES_A_RATIO * RATIOS.len())?
+    let mut vmm = linux::monitor(SAMPLES * PARTS.len())?
         .stdout(Stdio::piped())
         .spawn()
         .context("start the monitor")?;
@@ -29,10 +74,11 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
     cpu::pin(cpus as usize - 1)?;
     let msrs = Msrs::open(CPU)?;
 
-    let mut rows = Vec::new();
     let mut log = Vec::new();
+    let mut neighbour = None;
     let mut samples = 0;
-    let mut before = oracle::truth(CPU as u64).host;
+    let mut before = Account::now(&vmm)?;
+    let mut start = 0;
     let console = BufReader::new(vmm.stdout.take().context("no console")?);
     for line in console.lines() {
         let line = line?.replace('\r', "");
@@ -45,32 +91,55 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
             continue;
         };
 
-        let ratio = RATIOS[samples / SAMPLES_A_RATIO];
-        samples += 1;
-        if samples % SAMPLES_A_RATIO == 0 {
-            let ran = oracle::truth(CPU as u64).host - before;
-            rows.push(Row {
-                guest: "Linux",
-                set_mhz: base_mhz * ratio as f64 / RATIO_ONE as f64,
-                ran_mhz: base_mhz * ran.ratio(),
-                seen_mhz: mhz.parse()?,
-                exits: None,
-                host_error: msrs.error()?,
-            });
-            if let Some(&next) = RATIOS.get(samples / SAMPLES_A_RATIO) {
-                oracle::set_ratio(ALL_CPUS, next);
-            }
+        let now = Account::now(&vmm)?;
+        if samples == 0 {
+            start = now.tsc;
+            timeline.head();
         }
-        before = oracle::truth(CPU as u64).host;
+        let seconds = (now.tsc - before.tsc) as f64 / tsc_hz as f64;
+        let cpu_mhz = base_mhz * (now.host - before.host).ratio();
+        let share = ((now.monitor - before.monitor) / seconds).min(1.0);
+        timeline.add(Moment {
+            seconds: (now.tsc - start) as f64 / tsc_hz as f64,
+            shared: neighbour.is_some(),
+            cpu_mhz,
+            got_mhz: cpu_mhz * share,
+            guest_mhz: mhz.parse()?,
+            host_mhz: cpuinfo::mhz(CPU)?,
+            host_error: msrs.error()?,
+        });
+
+        samples += 1;
+        let part = PARTS.get(samples / SAMPLES);
+        if let Some(part) = part.filter(|_| samples % SAMPLES == 0) {
+            oracle::set_ratio(ALL_CPUS, part.ratio);
+            neighbour = part.shared.then(Neighbour::start);
+        }
+        before = Account::now(&vmm)?;
     }
+    drop(neighbour);
     oracle::set_ratio(ALL_CPUS, RATIO_ONE);
 
     let status = vmm.wait()?;
     let log = log.join("\n");
     ensure!(status.success(), "{log}\nthe monitor failed: {status}");
     ensure!(
-        rows.len() == RATIOS.len(),
+        samples == SAMPLES * PARTS.len(),
         "{log}\nthe guest did not finish"
     );
-    Ok(rows)
+    Ok(())
+}
+
+/// CPU time of all threads of a process, in seconds.
+fn process_time(process: &Child) -> Result<f64> {
+    let mut clock = 0;
+    // SAFETY: Both are writable, and all zeroes is a valid time.
+    let (failed, time) = unsafe {
+        let mut time: libc::timespec = mem::zeroed();
+        let failed = libc::clock_getcpuclockid(process.id() as i32, &mut clock) != 0
+            || libc::clock_gettime(clock, &mut time) != 0;
+        (failed, time)
+    };
+    ensure!(!failed, "no CPU time of the monitor");
+    Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Shows what the module does, measured in the machine that this runs in: a
-//! guest of a few instructions and a stock Linux, both reading the frequency of
-//! a CPU that changes while they run.
+//! guest of a few instructions that counts its own VM exits, and then a stock Linux
+//! over time, both on a CPU whose frequency changes while they run.
 
+mod cpuinfo;
 mod linux;
+mod neighbour;
 mod table;
+mod timeline;
 mod tiny;
-
-use std::fs;
 
 use anyhow::{Context, Result};
 use harness::module::Module;
 use harness::oracle::{self, ALL_CPUS, RATIO_ONE, Ratio};
 
-/// Frequencies of the CPU in the order shown: base, throttled, turbo, base.
+use timeline::Timeline;
+
+/// Frequencies of the CPU in the table: base, throttled, turbo, base.
 const RATIOS: [u64; 4] = [RATIO_ONE, RATIO_ONE * 3 / 5, RATIO_ONE * 3 / 2, RATIO_ONE];
 
 /// Where the guests run.
@@ -28,25 +31,17 @@ fn main() -> Result<()> {
 
     println!(
         "{}: {} CPUs, base frequency {base_mhz} MHz",
-        model()?,
+        cpuinfo::model()?,
         machine.cpus
     );
     println!("Module kvm_aperfmperf is loaded.");
     tiny::power_on()?;
 
-    let mut rows = tiny::run(base_mhz)?;
-    rows.extend(linux::run(base_mhz)?);
-    table::print(&rows);
-    Ok(())
-}
+    table::print(&tiny::run(base_mhz)?);
 
-fn model() -> Result<String> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let name = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    Ok(name
-        .context("no model name")?
-        .trim_start_matches([' ', '\t', ':'])
-        .into())
+    println!("A stock Linux boots as guest. What it sees is cpu MHz in /proc/cpuinfo.");
+    let mut timeline = Timeline::new();
+    linux::run(&mut timeline)?;
+    timeline.csv();
+    Ok(())
 }

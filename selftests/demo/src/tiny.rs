@@ -83,11 +83,11 @@ pub fn run(base_mhz: f64) -> Result<Vec<Row>> {
             mperf: regs.r9,
         };
         rows.push(Row {
-            guest: "test program",
             set_mhz: base_mhz * ratio as f64 / RATIO_ONE as f64,
             ran_mhz: base_mhz * ran.ratio(),
             seen_mhz: base_mhz * seen.ratio(),
-            exits: Some((regs.r13 - regs.r12, READS)),
+            exits: regs.r13 - regs.r12,
+            reads: READS,
             host_error: msrs.error()?,
         });
     }
