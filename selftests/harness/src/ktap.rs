@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::rules;
+
 const KSFT_PASS: u8 = 0;
 const KSFT_FAIL: u8 = 1;
 const KSFT_SKIP: u8 = 4;
@@ -43,6 +45,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
     let (mut failed, mut skipped) = (0, 0);
 
     println!("TAP version 13\n1..{}", tests.len());
+    rules::watch_all();
     for (number, (name, test)) in (1..).zip(tests) {
         alive();
         match test() {
@@ -61,6 +64,7 @@ pub fn run(tests: &[Test]) -> ExitCode {
         }
     }
 
+    rules::watch_none();
     let passed = tests.len() - failed - skipped;
     println!("# Totals: pass:{passed} fail:{failed} xfail:0 xpass:0 skip:{skipped} error:0");
     ExitCode::from(match (failed, passed) {
