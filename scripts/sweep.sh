@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: sweep.sh [VENDOR] [ACTION/EVENT[/NUMBER]]
+# Usage: sweep.sh [VENDOR] [ACTION[/EVENT[/NUMBER]]]
 #
 # Hit the module with NMIs, stalls, SMIs and interrupts at every one of its
 # instructions, on an emulated Intel and an emulated AMD machine or on that of
-# VENDOR, and print a table of what became of it. With ACTION/EVENT, such as run/nmi,
-# only these; with NUMBER that one point, with the rest of the machine to be seen in
-# build/run/sweep-VENDOR.
+# VENDOR, and print a table of what became of it. With ACTION, such as run, and EVENT,
+# such as nmi, only these; with NUMBER that one point, with the rest of the machine to
+# be seen in build/run/sweep-VENDOR.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 
@@ -17,7 +17,7 @@ if [[ ${1:-} == intel || ${1:-} == amd ]]; then
 	shift
 fi
 POINT=${1:---all}
-[[ $POINT == --all || $POINT =~ ^[a-z]+/[a-z]+(/[0-9]+)?$ ]] ||
+[[ $POINT == --all || $POINT =~ ^[a-z]+(/[a-z]+(/[0-9]+)?)?$ ]] ||
 	die "a point is ACTION/EVENT/NUMBER, such as run/nmi/137, not '$POINT'"
 [[ -x $BUILD/bochs/bochs && -e $BUILD/initramfs/host.cpio.zst ]] ||
 	die "there is no machine yet: run make machine"

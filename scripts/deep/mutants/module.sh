@@ -22,7 +22,16 @@ mutant rate-learns-host-writes src/switch/exchange.rs \
 	intel-1:host_writes intel-1:kunit
 mutant nmi-not-told src/switch/exchange.rs \
 	's/self\.busy\.store(true, Release);//' \
-	intel-1:kunit
+	intel-1:sweep intel-1:kunit
+mutant nmi-told-before-host-is-known src/switch/exchange.rs \
+	's/^.*self\.host\.store(host);/self.busy.store(true, Release);\n&/' \
+	intel-1:sweep
+mutant nmi-not-told-before-offset-is-known src/switch/exchange.rs \
+	's/^.*self\.offset\.store(host\.minus(after\.pair));/self.busy.store(false, Release);\n&/' \
+	intel-1:sweep
+mutant long-loss-not-counted src/switch/exchange.rs \
+	's/host\.plus(self\.rate\.advance(elapsed))/host.plus(self.rate.advance(elapsed.min(1000)))/' \
+	intel-1:sweep
 mutant nmi-told-for-ever src/switch/exchange.rs \
 	's/self\.busy\.store(false, Release);//' \
 	intel-1:host_continuity
