@@ -15,9 +15,11 @@
 
 use std::cell::RefCell;
 use std::env;
+use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::guest::{Guest, Vcpu};
@@ -26,7 +28,7 @@ use harness::ktap::{self, Skip, Test};
 use harness::module::{Module, NmiReader};
 use harness::oracle::{Event, From, Outcome, Point, RATIO_ONE, Ratio, THIS_CPU};
 use harness::sweep::{self, Plan, Which, measure};
-use harness::{Pair, cpu, guest_code, note, oracle};
+use harness::{Pair, cpu, guest_code, kernel, note, oracle};
 
 /// What an NMI may find MPERF ahead by: less than the time of a sample.
 const HOST_AHEAD: u64 = 16;
@@ -291,17 +293,30 @@ fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool) -> Result<u32> {
     Ok(failures)
 }
 
-/// Tries the event at points of the action.
-fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>> {
+/// What each test needs: the readers, and no more than one CPU. Dropped in this order.
+struct Setup {
+    _ratio: Ratio,
+    _reader: NmiReader,
+    _module: Module,
+}
+
+fn prepare() -> Result<Setup> {
     let machine = oracle::require()?;
     if machine.cpus > 1 {
         bail!(Skip("events are injected on machines with 1 CPU".into()));
     }
     cpu::pin(0)?;
-    let _module = Module::loaded()?;
-    let _reader = NmiReader::loaded()?;
-    let _ratio = Ratio::set(THIS_CPU, RATIO_ONE * 3 / 5);
+    let module = Module::loaded()?;
+    Ok(Setup {
+        _reader: NmiReader::loaded()?,
+        _module: module,
+        _ratio: Ratio::set(THIS_CPU, RATIO_ONE * 3 / 5),
+    })
+}
 
+/// Tries the event at points of the action.
+fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>> {
+    let _setup = prepare()?;
     let guest = Guest::with_irqchip((action.code)())?;
     let mut vcpu = guest.vcpu(0)?;
     vcpu.resume()?;
@@ -323,6 +338,35 @@ fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>>
         || (action.act)(&mut vcpu.borrow_mut()),
         || judge(&mut vcpu.borrow_mut(), &before, ahead, action.c0),
     )
+}
+
+/// How many NMIs this machine had.
+fn nmis() -> Result<u64> {
+    let interrupts = fs::read_to_string("/proc/interrupts")?;
+    let line = interrupts.lines().find(|line| line.contains("NMI:"));
+    let count = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(count.context("NMI in /proc/interrupts")?.parse()?)
+}
+
+/// The other way to choose a point: an NMI comes when the next host read is done, and
+/// not before.
+fn after_access() -> Result<()> {
+    let _setup = prepare()?;
+    let msrs = Msrs::open(0)?;
+    let _alone = cpu::Alone::on(0)?;
+
+    // The tick reads the pair, too.
+    kernel::wait_for_tick();
+    let before = nmis()?;
+    oracle::within(0..0);
+    oracle::inject(Event::Nmi, 1, From::Access, 3);
+    let waited = nmis()?;
+    msrs.error()?;
+    oracle::disarm();
+    let read = nmis()?;
+    ensure!(waited == before, "an NMI came before the access");
+    ensure!(read == before + 1, "{} NMIs came", read - before);
+    Ok(())
 }
 
 /// One line of the table, and a line for each kind of failure.
@@ -383,6 +427,8 @@ fn every(wanted: impl Fn(&Action) -> bool) -> Result<()> {
         note!("{}: {}", action.name, action.what);
         for (event, ..) in EVENTS {
             ktap::alive();
+            // A sweep takes no time in this machine: let what was said get out.
+            thread::sleep(Duration::from_millis(100));
             if let Err(error) = sweep(action.name, event, Which::Every(1)) {
                 note!("{}/{event}: {error:#}", action.name);
                 wrong.push(format!("{}/{event}", action.name));
@@ -414,6 +460,7 @@ fn main() -> ExitCode {
         ("stalls in load, put and restore", || {
             sweep("run", "stall", Which::Every(4))
         }),
+        ("an NMI after a host read", after_access),
         ("NMIs beside a HLT", || {
             sweep("halt", "nmi", Which::Every(8))
         }),
