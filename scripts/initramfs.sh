@@ -38,11 +38,14 @@ install -m 755 "$ROOT/scripts/initramfs/init" "$OUT/host/init"
 install -D -m 755 "$ROOT/scripts/initramfs/timeout" "$OUT/host/usr/bin/timeout"
 mkdir -p "$OUT/host/lib/modules" "$OUT/host/guest"
 cp "$KERNEL"/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$@" "$OUT/host/lib/modules"
-make -C "$ROOT/selftests" KSRC="$KERNEL" INSTALL_PATH="$OUT/host/kselftest" install
+for collection in aperfmperf tools; do
+	make -C "$ROOT/selftests" KSRC="$KERNEL" COLLECTION=$collection \
+		INSTALL_PATH="$OUT/host/kselftest" install
+done
 add_upstream "$OUT/host/kselftest" upstream
 
 add_busybox "$OUT/guest"
-install -m 755 "$ROOT/selftests/guest/init" "$OUT/guest/init"
+install -m 755 "$ROOT"/selftests/guest/{init,shell} "$OUT/guest"
 pack "$OUT/guest" "$OUT/guest.cpio.zst"
 cp "$OUT/guest.cpio.zst" "$OUT/host/guest/initramfs"
 cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"

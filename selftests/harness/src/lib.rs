@@ -19,6 +19,7 @@ pub mod msr_device;
 pub mod nested;
 pub mod oracle;
 pub mod pair;
+pub mod qemu;
 pub mod rules;
 pub mod sample;
 pub mod signal;

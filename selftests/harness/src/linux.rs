@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::oracle;
 
-const KERNEL: &str = "/guest/bzImage";
-const INITRD: &str = "/guest/initramfs";
+pub(crate) const KERNEL: &str = "/guest/bzImage";
+pub(crate) const INITRD: &str = "/guest/initramfs";
 
 /// Present if the build was given `KVMTOOL=`.
 const KVMTOOL: &str = "/guest/lkvm";

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! Rule host-continuity for an operator: turbostat, cpupower, perf, rdmsr and wrmsr
+//! on the host show the same of a CPU that runs guests as of one that runs tasks.
+//!
+//! The guest sets its counters as far from the host's as can be. A tool that
+//! averages is compared with the true counters over its whole run: 2 % for a
+//! frequency, as some tools show whole MHz, and 5 % for a share of time, as the
+//! tool's start is not in its own interval. A single value is bracketed by two
+//! looks at the truth, and may lie outside by one switch.
+
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use harness::guest::Guest;
+use harness::host::{bracket, outside};
+use harness::module::Module;
+use harness::msr_device::make_true;
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
+
+/// Where the load is; tools run elsewhere.
+const CPU: usize = 0;
+
+const THROTTLED: u64 = RATIO_ONE * 3 / 5;
+
+guest_code! {
+    write_and_exit:
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "2:"
+        "burn 20000"
+        "exit"
+        "jmp 2b"
+}
+
+guest_code! {
+    /// Idles between bursts.
+    write_and_halt:
+        "cli"
+        "mov rdi, 1 << 60"
+        "wrmsr64 0xe8, rdi"
+        "wrmsr64 0xe7, rdi"
+        "mov r14, 0x1ff"
+        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
+        "mov r14, 0x20"
+        "wrmsr64 0x832, r14"    // LVT timer: one-shot
+        "mov r14, 0xb"
+        "wrmsr64 0x83e, r14"    // divide by 1
+        "mov r14, 400000"
+        "2:"
+        "burn 100000"
+        "wrmsr64 0x838, r14"    // initial count
+        "sti"
+        "hlt"
+        "cli"
+        "exit"
+        "jmp 2b"
+}
+
+/// What runs on [`CPU`] meanwhile.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    Task,
+    BusyGuest,
+    HaltingGuest,
+}
+
+impl Load {
+    const ALL: [Load; 3] = [Load::Task, Load::BusyGuest, Load::HaltingGuest];
+
+    /// Runs on [`CPU`] until `stop`, after it has said the name of its thread.
+    fn run(self, thread: Sender<i32>, stop: &AtomicBool) -> Result<()> {
+        cpu::pin(CPU)?;
+        let code = match self {
+            Load::HaltingGuest => write_and_halt(),
+            Load::Task | Load::BusyGuest => write_and_exit(),
+        };
+        let guest = Guest::with_irqchip(code)?;
+        let mut vcpu = guest.vcpu(0)?;
+        thread.send(cpu::thread_id())?;
+        while !stop.load(Ordering::Relaxed) {
+            match self {
+                Load::Task => cpu::spin(100_000),
+                Load::BusyGuest | Load::HaltingGuest => vcpu.resume()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Does `work`, which is told the load's thread, beside the load.
+    fn beside<T>(self, work: impl FnOnce(i32) -> Result<T>) -> Result<T> {
+        let stop = AtomicBool::new(false);
+        let (sender, receiver) = mpsc::channel();
+        thread::scope(|scope| {
+            let runner = scope.spawn(|| self.run(sender, &stop));
+            let result = receiver
+                .recv()
+                .context("the load did not start")
+                .and_then(work);
+            stop.store(true, Ordering::Relaxed);
+            runner.join().unwrap()?;
+            result
+        })
+    }
+}
+
+fn prepare() -> Result<(Module, Ratio)> {
+    oracle::require()?;
+    cpu::require_two()?;
+    cpu::pin(cpu::online() - 1)?;
+    Ok((Module::loaded()?, Ratio::set(ALL_CPUS, THROTTLED)))
+}
+
+/// All that a tool says.
+fn said_by(tool: &str, arguments: &[&str]) -> Result<String> {
+    ktap::alive();
+    let output = Command::new(tool)
+        .args(arguments)
+        .output()
+        .with_context(|| tool.to_owned())?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(output.status.success(), "{tool} failed: {said}");
+    Ok(said)
+}
+
+/// What a tool found out about [`CPU`].
+#[derive(Debug)]
+struct Seen {
+    /// The frequency while it was busy.
+    mhz: f64,
+    /// The share of time that it was.
+    busy: f64,
+}
+
+/// The columns `mhz` and `busy`, in percent, of a table with one row for each CPU.
+fn from_table(said: &str, separator: impl Fn(char) -> bool, mhz: &str, busy: &str) -> Result<Seen> {
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.split(&separator).map(str::trim);
+        cells
+            .filter(|cell| !cell.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut rows = said
+        .lines()
+        .map(cells)
+        .skip_while(|row| !row.iter().any(|cell| cell == mhz));
+    let header = rows
+        .next()
+        .with_context(|| format!("no {mhz} in: {said}"))?;
+    let column = |name: &str| header.iter().position(|cell| cell == name);
+    let cpu = column("CPU").context("no CPU")?;
+    let row = rows
+        .find(|row| row.get(cpu).is_some_and(|cell| *cell == CPU.to_string()))
+        .with_context(|| format!("no CPU {CPU} in: {said}"))?;
+    let value = |name: &str| -> Result<f64> {
+        let cell = column(name).and_then(|column| row.get(column));
+        Ok(cell
+            .with_context(|| format!("no {name} in: {said}"))?
+            .parse()?)
+    };
+    Ok(Seen {
+        mhz: value(mhz)?,
+        busy: value(busy)? / 100.0,
+    })
+}
+
+fn turbostat(_thread: i32) -> Result<Seen> {
+    let said = said_by(
+        "turbostat",
+        &[
+            "--quiet",
+            "--no-msr",
+            "--show",
+            "CPU,Busy%,Bzy_MHz",
+            "sleep",
+            "0.3",
+        ],
+    )?;
+    from_table(&said, char::is_whitespace, "Bzy_MHz", "Busy%")
+}
+
+fn cpupower(_thread: i32) -> Result<Seen> {
+    let said = said_by("cpupower", &["monitor", "-m", "Mperf", "sleep", "0.3"])?;
+    from_table(&said, |c| c == '|', "Freq", "C0")
+}
+
+/// The value of `event` that `perf stat -x,` shows.
+fn perf_value(said: &str, event: &str) -> Result<f64> {
+    let line = said.lines().find(|line| line.contains(event));
+    let line = line.with_context(|| format!("no {event} in: {said}"))?;
+    Ok(line.split(',').next().unwrap_or_default().parse()?)
+}
+
+fn perf(of: &[&str], time: &str, ticks_per_unit: f64) -> Result<Seen> {
+    let events = format!("msr/aperf/,msr/mperf/,{time}");
+    let arguments = [&["stat", "-x,", "-e", &events], of, &["sleep", "0.3"]].concat();
+    let said = said_by("perf", &arguments)?;
+    let (aperf, mperf) = (perf_value(&said, "aperf")?, perf_value(&said, "mperf")?);
+    Ok(Seen {
+        mhz: base_mhz()? * aperf / mperf,
+        busy: mperf / (perf_value(&said, time)? * ticks_per_unit),
+    })
+}
+
+fn perf_of_cpu(_thread: i32) -> Result<Seen> {
+    perf(&["-C", &CPU.to_string()], "msr/tsc/", 1.0)
+}
+
+/// Beside a task's counters, perf counts the time that the scheduler gave it.
+fn perf_of_task(thread: i32) -> Result<Seen> {
+    let ticks_per_ms = base_mhz()? * 1e3;
+    perf(&["-t", &thread.to_string()], "task-clock", ticks_per_ms)
+}
+
+fn base_mhz() -> Result<f64> {
+    Ok(oracle::require()?.tsc_hz as f64 / 1e6)
+}
+
+/// Compares what `tool` shows with the true counters during its run.
+fn agrees(tool: fn(i32) -> Result<Seen>, of_task: bool) -> Result<()> {
+    let _setup = prepare()?;
+    for load in Load::ALL {
+        let (seen, truth) = load.beside(|thread| {
+            let truth = || (cpu::tsc(), oracle::truth(CPU as u64).host);
+            let before = truth();
+            let seen = tool(thread)?;
+            let after = truth();
+            let busy = (after.1 - before.1).mperf as f64 / (after.0 - before.0) as f64;
+            let mhz = base_mhz()? * (after.1 - before.1).ratio();
+            Ok((seen, Seen { mhz, busy }))
+        })?;
+
+        // The time that the scheduler gives a task is the time that it is in C0.
+        let busy = if of_task { 1.0 } else { truth.busy };
+        note!(
+            "{load:?}: {seen:.3?}, in truth {:.3} MHz, busy {busy:.3}",
+            truth.mhz
+        );
+        ensure!(
+            (seen.mhz / truth.mhz - 1.0).abs() <= 0.02,
+            "{load:?}: another frequency"
+        );
+        ensure!(
+            (seen.busy / busy - 1.0).abs() <= 0.05,
+            "{load:?}: another share of time"
+        );
+    }
+    Ok(())
+}
+
+/// A counter as `rdmsr` shows it.
+fn rdmsr(msr: &str) -> Result<u64> {
+    let said = said_by("rdmsr", &["-p", &CPU.to_string(), "-d", msr])?;
+    Ok(said.trim().parse()?)
+}
+
+fn rdmsr_and_wrmsr() -> Result<()> {
+    // Less than APERF advances in a tick, which is what the scheduler looks at.
+    const MOVED: u64 = 1 << 17;
+
+    let _setup = prepare()?;
+    make_true(CPU)?;
+    cpu::pin(cpu::online() - 1)?;
+    let truth = || oracle::truth(CPU as u64).host.aperf;
+    for load in Load::ALL {
+        let error = load.beside(|_| {
+            let (seen, range) = bracket(truth, || rdmsr("0xe8"));
+            Ok(outside(seen?, range))
+        })?;
+        note!("{load:?}: rdmsr is off by {error} ticks");
+        ensure!(error <= ONE_SWITCH, "off by {error} ticks");
+
+        // What is written is as old as the start of wrmsr.
+        let (moved, range) = load.beside(|_| {
+            let written = truth();
+            let value = (written + MOVED).to_string();
+            said_by("wrmsr", &["-p", &CPU.to_string(), "0xe8", &value])?;
+            let late = truth() - written;
+            let (seen, range) = bracket(truth, || rdmsr("0xe8"));
+            Ok((seen? - MOVED, (range.0 - late, range.1)))
+        })?;
+        let error = outside(moved, range);
+        note!("{load:?}: after wrmsr {error} ticks");
+        ensure!(error <= ONE_SWITCH, "after wrmsr off by {error} ticks");
+        make_true(CPU)?;
+        cpu::pin(cpu::online() - 1)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    ktap::run(&[
+        ("turbostat", || agrees(turbostat, false)),
+        ("cpupower monitor", || agrees(cpupower, false)),
+        ("perf stat of a CPU", || agrees(perf_of_cpu, false)),
+        ("perf stat of a task", || agrees(perf_of_task, true)),
+        ("rdmsr and wrmsr", rdmsr_and_wrmsr),
+        (
+            "the scheduler's frequency invariance stays on",
+            kernel::expect_frequency_invariance,
+        ),
+    ])
+}
