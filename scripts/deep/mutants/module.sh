@@ -27,10 +27,10 @@ mutant nmi-told-before-host-is-known src/switch/exchange.rs \
 	's/^.*self\.host\.store(host);/self.busy.store(true, Release);\n&/' \
 	intel-1:sweep
 mutant nmi-not-told-before-offset-is-known src/switch/exchange.rs \
-	's/^.*self\.offset\.store(host\.minus(after\.pair));/self.busy.store(false, Release);\n&/' \
+	's/^.*self\.offset\.store(host\.plus(lost).*);/self.busy.store(false, Release);\n&/' \
 	intel-1:sweep
 mutant long-loss-not-counted src/switch/exchange.rs \
-	's/host\.plus(self\.rate\.advance(elapsed))/host.plus(self.rate.advance(elapsed.min(1000)))/' \
+	's/let lost = self\.rate\.advance(elapsed);/let lost = self.rate.advance(elapsed.min(1000));/' \
 	intel-1:sweep
 mutant nmi-told-for-ever src/switch/exchange.rs \
 	's/self\.busy\.store(false, Release);//' \
