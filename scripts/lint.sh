@@ -21,16 +21,16 @@ module_clippy() {
 }
 
 core_clippy() {
-	cargo clippy --quiet --locked --all-targets --manifest-path src/hosttest/Cargo.toml \
+	cargo-clippy --quiet --locked --all-targets --manifest-path src/hosttest/Cargo.toml \
 		--target-dir build/hosttest -- -D warnings
 }
 
 selftests_rustfmt() {
-	cargo fmt --check --all --manifest-path selftests/Cargo.toml
+	cargo-fmt --check --all --manifest-path selftests/Cargo.toml
 }
 
 selftests_clippy() {
-	cargo clippy --quiet --release --locked --all-targets --manifest-path selftests/Cargo.toml \
+	cargo-clippy --quiet --release --locked --all-targets --manifest-path selftests/Cargo.toml \
 		--target-dir build/selftests -- -D warnings
 }
 

@@ -270,8 +270,7 @@ fn drift() -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect::<Result<()>>()?;
+            .try_for_each(|thread| thread.join().unwrap())?;
         result
     });
     let (looks, worst) = result.map_err(|error| {
