@@ -62,7 +62,7 @@ fn with_counters(kvm: &Kvm, general: u32, fixed: u32) -> Result<CpuId> {
     let pmu = cpuid.as_mut_slice().iter_mut();
     let pmu = pmu.into_iter().find(|leaf| leaf.function == LEAF_PMU);
     let pmu = pmu.context("KVM offers no PMU")?;
-    pmu.eax = pmu.eax & !0xff00 | general << 8;
+    pmu.eax = pmu.eax & !0xff00 | (general << 8);
     pmu.edx = pmu.edx & !0x1f | fixed;
     Ok(cpuid)
 }

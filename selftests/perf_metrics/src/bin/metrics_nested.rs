@@ -73,7 +73,7 @@ vmx_code! {
 
 fn run(intercept: u64, create: fn(&Guest) -> Result<Vcpu>) -> Result<kvm_regs> {
     const IA32_FEATURE_CONTROL: u32 = 0x3a;
-    const LOCK_AND_VMXON: u64 = 1 << 0 | 1 << 2;
+    const LOCK_AND_VMXON: u64 = (1 << 0) | (1 << 2);
 
     require()?;
     cpu::pin(0)?;

@@ -65,7 +65,7 @@ pmu_code! {
 fn expect(vcpu: &mut Vcpu, faults: std::ops::Range<usize>) -> Result<()> {
     let regs = vcpu.run()?;
     for (number, access) in ACCESSES.iter().enumerate() {
-        let faulted = regs.r8 >> number & 1 != 0;
+        let faulted = (regs.r8 >> number) & 1 != 0;
         ensure!(
             faulted == faults.contains(&number),
             "{access}: #GP {faulted}"

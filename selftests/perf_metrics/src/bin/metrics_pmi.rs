@@ -78,7 +78,7 @@ fn expect_status(global_ctrl: u64, expected: u64) -> Result<()> {
     ensure!(regs.r8 == expected, "the status is not {expected:#x}");
     ensure!(host == 0, "the status is in the host");
     ensure!(
-        regs.r9 >> (TIMER_VECTOR % 32) & 1 != 0,
+        (regs.r9 >> (TIMER_VECTOR % 32)) & 1 != 0,
         "there is no interrupt"
     );
     ensure!(

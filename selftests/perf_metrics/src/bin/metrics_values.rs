@@ -50,7 +50,7 @@ fn by_the_guest() -> Result<()> {
     let mut vcpu = vcpu(&guest)?;
     let mut faults = 0;
     for (msr, good, bad_bits) in CASES {
-        let bad_values = bad_bits.iter().map(|bit| good ^ 1 << bit);
+        let bad_values = bad_bits.iter().map(|bit| good ^ (1 << bit));
         for value in [good].into_iter().chain(bad_values) {
             let mut regs = vcpu.regs()?;
             (regs.rdi, regs.rsi) = (value, msr.into());
