@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Rule guest-mperf, and all that ends a HLT which KVM handles: timer, IPI, NMI,
-//! MSI, irqfd. Only the time awake counts, whether the host's CPU sleeps
+//! MSI, irqfd, and the kick of another vCPU that hands it a lock (KVM_HC_KICK_CPU). Only the time awake counts, whether the host's CPU sleeps
 //! meanwhile or polls.
 //!
 //! Bound: what is C0 of one HLT is the way out to KVM and, woken up, back in,
@@ -34,7 +34,7 @@ const NMI: u32 = 4 << 8;
 
 guest_code! {
     /// Exits once, so that all pages are there. RDI is an interrupt command to
-    /// send, or, from 2^32 on, how often (upper half) to sleep until the APIC
+    /// send, 0 to kick the vCPU with APIC ID 0, or, from 2^32 on, how often (upper half) to sleep until the APIC
     /// timer fires, as many of its ticks later as the lower half says; after 0
     /// ticks it does not fire. TSC and pair before are in R10, R8 and R9, and
     /// after in R13, R11 and R12.
@@ -64,7 +64,16 @@ guest_code! {
         "rdpair r11, r12"
         "exit"
         "3:"
+        "test edi, edi"
+        "jz 4f"
         "wrmsr64 0x830, rdi"    // interrupt command
+        "exit"
+        "4:"
+        "mov eax, 5"            // KVM_HC_KICK_CPU
+        "xor ebx, ebx"
+        "xor ecx, ecx"
+        "vmcall"                // KVM makes it AMD's VMMCALL where it has to
+        "mov r14, rax"
         "exit"
 }
 
@@ -202,6 +211,13 @@ fn send(command: u32) -> impl FnOnce(&Guest, &mut Vcpu) -> Result<()> {
     }
 }
 
+fn kick(_: &Guest, sender: &mut Vcpu) -> Result<()> {
+    sender.set_argument(0)?;
+    let error = sender.run()?.r14;
+    ensure!(error == 0, "the hypercall returned {error:#x}");
+    Ok(())
+}
+
 fn signal(data: u32) -> impl FnOnce(&Guest, &mut Vcpu) -> Result<()> {
     move |guest, _| {
         let msi = kvm_msi {
@@ -247,6 +263,8 @@ fn main() -> ExitCode {
             by(10_000, send(FIXED))
         }),
         ("by another vCPU's NMI", || by(0, send(NMI))),
+        ("by another vCPU's kick", || by(0, kick)),
+        ("by another vCPU's kick, while polling", || by(10_000, kick)),
         ("by an MSI", || by(0, signal(FIXED))),
         ("by an NMI from user space", || by(0, signal(NMI))),
         ("by an irqfd", || by(0, irqfd)),
