@@ -10,8 +10,8 @@ use crate::guest::{Guest, Vcpu};
 use crate::guest_code;
 
 guest_code! {
-    /// TSC before MPERF's read in R10, and after in R11; event RDI, counted
-    /// before all reads in R12, and after in R13.
+    /// TSC before MPERF's read in R10, after it in R11, and after APERF's in R14;
+    /// event RDI, counted before all reads in R12, and after in R13.
     sample_on_each_run:
         "2:"
         "mov rbx, -1"
@@ -22,6 +22,7 @@ guest_code! {
         "rdmsr64 0xe7, r9"
         "rdtsc64 r11"
         "rdmsr64 0xe8, r8"
+        "rdtsc64 r14"
         "mov rbx, -1"
         "mov rdx, rdi"
         "oracle 2"
@@ -42,6 +43,8 @@ pub struct Sample {
     pub pair: Pair,
     /// The guest's TSC before and after it read MPERF.
     pub tsc: (u64, u64),
+    /// The guest's TSC after it read APERF, which it did after MPERF.
+    pub end: u64,
     /// VM exits by RDMSR that both reads took.
     pub exits: u64,
 }
@@ -77,6 +80,7 @@ impl Sample {
                 mperf: regs.r9,
             },
             tsc: (regs.r10, regs.r11),
+            end: regs.r14,
             exits: regs.r13 - regs.r12,
         })
     }

@@ -73,7 +73,8 @@ fn watch(vcpu: &mut Vcpu, stop: &AtomicBool) -> Result<Watched> {
     while !stop.load(Ordering::Relaxed) {
         let next = Sample::take(vcpu)?;
         let aperf = (next.pair - last.pair).aperf;
-        let tsc = next.tsc.1 - last.tsc.0;
+        // APERF is read after MPERF.
+        let tsc = next.end - last.tsc.1;
         ensure!((1..=tsc).contains(&aperf), "APERF jumped by {aperf}");
         watched.samples += 1;
         watched.distance.narrow(&next);
