@@ -7,6 +7,7 @@
 //! machine a TSC tick is one instruction, so that a distance in ticks is also
 //! a number of instructions.
 
+pub mod child;
 pub mod cpu;
 pub mod debugfs;
 pub mod guest;

@@ -5,13 +5,12 @@
 //!
 //! Bound: one switch between the MSRs and the true counters.
 
-use std::io;
 use std::process::ExitCode;
-use std::ptr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use harness::child::Child;
 use harness::guest::Guest;
 use harness::module::{self, Module};
 use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
@@ -91,24 +90,12 @@ fn cleans_up_after_killed_guest() -> Result<()> {
     let _module = Module::unloaded()?;
     module::insert()?;
 
-    // SAFETY: This process has a single thread.
-    let child = unsafe { libc::fork() };
-    if child < 0 {
-        return Err(io::Error::last_os_error().into());
+    let child = Child::start(|| spin_for_ever(1))?;
+    while module::users()? == 0 {
+        thread::sleep(Duration::from_millis(1));
     }
-    if child == 0 {
-        let _ = spin_for_ever(1);
-        // SAFETY: Never returns.
-        unsafe { libc::_exit(1) };
-    }
-
     thread::sleep(Duration::from_millis(10));
-    // SAFETY: The child is ours, and no status is wanted.
-    let reaped = unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, ptr::null_mut(), 0)
-    };
-    ensure!(reaped == child, "no child");
+    child.kill()?;
 
     let truth = oracle::truth(1);
     note!(

@@ -6,12 +6,12 @@
 //! Afterwards the module must have no user left, and each CPU the host pair, but for
 //! one switch.
 
-use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::child::Child;
 use harness::guest::Guest;
 use harness::module::{self, Module};
 use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, msr_device, note, oracle};
@@ -38,43 +38,6 @@ guest_code! {
         "2:"
         "hlt"
         "jmp 2b"
-}
-
-/// A process that a test started.
-struct Child(libc::pid_t);
-
-impl Child {
-    /// Does `work` in a copy of this process.
-    fn start(work: impl FnOnce() -> Result<()>) -> Result<Self> {
-        // SAFETY: This process has a single thread.
-        match unsafe { libc::fork() } {
-            -1 => Err(io::Error::last_os_error()).context("fork"),
-            0 => {
-                let status = i32::from(work().is_err());
-                // SAFETY: Never returns, and runs no destructor of the parent's.
-                unsafe { libc::_exit(status) }
-            }
-            child => Ok(Child(child)),
-        }
-    }
-
-    /// Waits for its end and returns its wait status.
-    fn wait(self) -> Result<i32> {
-        let mut status = 0;
-        // SAFETY: The child is ours, and the status writable.
-        let reaped = unsafe { libc::waitpid(self.0, &mut status, 0) };
-        ensure!(reaped == self.0, "no child");
-        Ok(status)
-    }
-
-    /// Kills it, which must have been alive.
-    fn kill(self) -> Result<()> {
-        // SAFETY: The child is ours.
-        unsafe { libc::kill(self.0, libc::SIGKILL) };
-        let status = self.wait()?;
-        ensure!(libc::WIFSIGNALED(status), "it had ended: {status:#x}");
-        Ok(())
-    }
 }
 
 /// Runs a guest with `code`, after its first exit, forever.
