@@ -5,11 +5,14 @@
 //!
 //! Bounds: intercepted, MPERF is exact but for what rounding takes, which is a tick
 //! for each of MPERF, its start and the TSC. Passed through, it is off by at most one
-//! switch. Over a change, it advances by what lies between the two frequencies.
+//! switch. Over a change, it advances by what lies between the two frequencies. Where
+//! the change interrupts the guest, by the sum of what both make of their part of the
+//! time, but for the ways into KVM_RUN and out of it.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Result, bail, ensure};
 use harness::guest::Guest;
@@ -17,7 +20,7 @@ use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::sample::{Distance, Sample, Sampler};
-use harness::{ONE_SWITCH, cpu, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle, signal};
 use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
 use kvm_ioctls::{Cap, Kvm};
 
@@ -131,6 +134,57 @@ fn of_a_vcpu() -> Result<()> {
     Ok(())
 }
 
+/// Four ways into KVM_RUN or out of it, with fewer than 15,000 instructions each.
+const RUN_BOUND: u64 = 60_000;
+
+guest_code! {
+    /// Reads MPERF to R8, runs for 40 ms, and reads it to R9.
+    run_long:
+        "2:"
+        "exit"
+        "rdmsr64 0xe7, r8"
+        "burn 8000000"
+        "rdmsr64 0xe7, r9"
+        "exit"
+        "jmp 2b"
+}
+
+/// A signal ends KVM_RUN in the midst of the guest's code, another thread changes the
+/// frequency, and the guest goes on there.
+fn during_a_run() -> Result<()> {
+    let (_module, _ratio, host) = prepare()?;
+    let guest = Guest::new(run_long())?;
+    let mut vcpu = guest.vcpu(0)?;
+    let mut from = host;
+    for to in [host / 2, host * 3 / 2, host, host * 2] {
+        vcpu.resume()?;
+        signal::kick_after(10_000)?;
+        let start = cpu::tsc();
+        let error = vcpu.fd_mut().run().err().map(|error| error.errno());
+        let kicked = cpu::tsc();
+        ensure!(error == Some(libc::EINTR), "KVM_RUN: {error:?}, not EINTR");
+        thread::scope(|scope| {
+            let other = scope.spawn(|| vcpu.fd().set_tsc_khz(to as u32));
+            other.join().unwrap()
+        })?;
+        let changed = cpu::tsc();
+        let regs = vcpu.run()?;
+        let end = cpu::tsc();
+
+        let advance = regs.r9 - regs.r8;
+        let before = scale(kicked - start, from, host);
+        let least = before + scale(end - changed, to, host);
+        let most = least + scale(changed - kicked, from.max(to), host);
+        note!("from {from} to {to} kHz in the midst: MPERF {advance}, of {least} to {most}");
+        ensure!(
+            (least - RUN_BOUND..=most).contains(&advance),
+            "MPERF does not keep to the frequencies"
+        );
+        from = to;
+    }
+    Ok(())
+}
+
 fn set_tsc_khz(guest: &Guest, khz: u64) -> Result<()> {
     // SAFETY: KVM_SET_TSC_KHZ takes a number.
     let ret = unsafe { libc::ioctl(guest.vm().as_raw_fd(), KVM_SET_TSC_KHZ, khz) };
@@ -154,6 +208,7 @@ fn of_a_vm(percent: u64) -> Result<()> {
 fn main() -> ExitCode {
     ktap::run(&[
         ("a vCPU's TSC changes its frequency", of_a_vcpu),
+        ("a vCPU's TSC changes in the midst of a run", during_a_run),
         ("a VM's TSC is slower", || of_a_vm(40)),
         ("a VM's TSC is faster", || of_a_vm(250)),
     ])
