@@ -90,6 +90,19 @@ mod rules {
     }
 
     #[test]
+    fn host_continuity_after_a_write_forward() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.host_write(&sim, Aperf, 1 << 40);
+        sim.run(50_000);
+        let moved = host_error(&sim, &cpu, Aperf);
+        cpu.load(&sim, &mut vcpu);
+        // The jump is no frequency.
+        assert!(host_error(&sim, &cpu, Aperf).abs_diff(moved) <= 2);
+    }
+
+    #[test]
     fn host_continuity_with_a_stall_at_every_access() {
         for access in 0..24 {
             let (sim, cpu) = (Simulator::new(1500), Cpu::new());
