@@ -20,8 +20,9 @@ use harness::guest::{Guest, TIMER_VECTOR, Vcpu};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
+use harness::signal::Kick;
 use harness::watch::watch;
-use harness::{Pair, cpu, guest_code, ktap, note, oracle, signal};
+use harness::{Pair, cpu, guest_code, ktap, note, oracle};
 use kvm_bindings::{KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT, kvm_enable_cap};
 
 /// The guest halts for so long.
@@ -105,7 +106,8 @@ fn prepare() -> Result<Setup> {
 /// Has a signal end KVM_RUN when the guest has halted for long.
 fn run_into_hlt(vcpu: &mut Vcpu) -> Result<Alone> {
     let alone = Alone::on(0)?;
-    signal::kick_after(HALT_MS * 1000 / 4)?;
+    let kick = Kick::new()?;
+    kick.after(HALT_MS * 1000 / 4);
     let error = vcpu.fd_mut().run().err().map(|error| error.errno());
     ensure!(error == Some(libc::EINTR), "KVM_RUN: {error:?}, not EINTR");
     Ok(alone)

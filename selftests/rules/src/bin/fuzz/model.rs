@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! All VMs, and what must be true of them.
+
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use harness::guest::{Guest, Vcpu, cpuid};
+use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use harness::signal::Kick;
+use harness::{Pair, cpu, module};
+use kvm_bindings::{CpuId, kvm_regs};
+use kvm_ioctls::Kvm;
+
+use crate::program;
+
+/// From here on, a counter may overflow.
+const HIGH: u64 = 1 << 62;
+
+/// What reading a pair takes at most, in ticks, and all roundings.
+const SLACK: u64 = 1000;
+
+pub struct FuzzVcpu {
+    pub vcpu: Vcpu,
+    /// Registers at the beginning of a program.
+    pub start: kvm_regs,
+    /// It should have a pair.
+    pub pair: bool,
+    /// The pair at a TSC, unless something may have changed it since.
+    pub known: Option<(Pair, u64)>,
+}
+
+pub struct FuzzVm {
+    // Declared before `guest`, so that they go first.
+    pub vcpus: Vec<FuzzVcpu>,
+    /// vCPUs that nobody holds a descriptor of live as long as their VM.
+    abandoned_pairs: u64,
+    created: u8,
+    /// Its guests read the MSRs directly.
+    pub raw: bool,
+    pub guest: Guest,
+}
+
+#[derive(Default)]
+struct Created {
+    vms: u64,
+    vcpus: u64,
+    runs: u64,
+}
+
+pub struct World {
+    pub vms: Vec<FuzzVm>,
+    pub kick: Kick,
+    pub host_khz: u64,
+    /// The most that APERF went for each tick of the TSC lately, as a [`RATIO_ONE`]th.
+    pub fastest: u64,
+    _ratio: Ratio,
+    created: Created,
+}
+
+impl FuzzVcpu {
+    /// KVM_GET_MSRS finds a pair or not, as it should, and one that went on.
+    fn expect_pair(&mut self, host_khz: u64, fastest: u64) -> Result<()> {
+        let before = cpu::tsc();
+        let found = self
+            .vcpu
+            .msr(MSR_IA32_APERF)?
+            .is_some_and(|value| self.pair || value != 0)
+            && self.vcpu.msr(MSR_IA32_MPERF)?.is_some();
+        ensure!(
+            found == self.pair,
+            "a vCPU has a pair: {found}, but should: {}",
+            self.pair
+        );
+        if !self.pair {
+            return Ok(());
+        }
+
+        let pair = self.vcpu.pair()?;
+        let khz = u64::from(self.vcpu.fd().get_tsc_khz()?);
+        if let Some((known, since)) = self
+            .known
+            .filter(|(known, _)| known.aperf | known.mperf < HIGH)
+        {
+            let elapsed = cpu::tsc() - since;
+            let advance = pair - known;
+            let most = Pair {
+                aperf: elapsed * fastest / RATIO_ONE + SLACK,
+                mperf: (u128::from(elapsed) * u128::from(khz) / u128::from(host_khz)) as u64
+                    + SLACK,
+            };
+            ensure!(
+                advance.aperf <= most.aperf && advance.mperf <= most.mperf,
+                "in {elapsed} ticks at {khz} kHz, {known} became {pair}"
+            );
+        }
+        self.known = Some((pair, before));
+        Ok(())
+    }
+}
+
+impl FuzzVm {
+    /// The vCPUs whose pair the module must have.
+    fn pairs(&self) -> u64 {
+        self.abandoned_pairs + self.vcpus.iter().filter(|vcpu| vcpu.pair).count() as u64
+    }
+
+    /// Creates a vCPU, with a pair or without.
+    pub fn add_vcpu(&mut self, pair: bool) -> Result<()> {
+        let cpuid = set_of_features(self.guest.kvm(), pair)?;
+        let vcpu = self.guest.vcpu_with(self.created, &cpuid)?;
+        self.created += 1;
+        self.vcpus.push(FuzzVcpu {
+            start: vcpu.regs()?,
+            vcpu,
+            pair: pair && !self.raw && module::is_loaded(),
+            known: None,
+        });
+        Ok(())
+    }
+
+    /// Guests have stacks for so many vCPUs only.
+    pub fn has_room(&self) -> bool {
+        self.created < 16
+    }
+
+    /// Closes the descriptor of a vCPU.
+    pub fn abandon(&mut self, vcpu: usize) {
+        self.abandoned_pairs += u64::from(self.vcpus.swap_remove(vcpu).pair);
+    }
+}
+
+/// What KVM supports, with the pair or without.
+pub fn set_of_features(kvm: &Kvm, pair: bool) -> Result<CpuId> {
+    if pair {
+        cpuid::with_pair(kvm)
+    } else {
+        cpuid::without_pair(kvm)
+    }
+}
+
+impl World {
+    pub fn new() -> Result<Self> {
+        let guest = Guest::new(program::all())?;
+        let host_khz = guest
+            .vcpu(0)?
+            .fd()
+            .get_tsc_khz()
+            .context("KVM_GET_TSC_KHZ")?;
+        Ok(World {
+            vms: Vec::new(),
+            kick: Kick::new()?,
+            host_khz: host_khz.into(),
+            fastest: RATIO_ONE,
+            _ratio: Ratio::set(ALL_CPUS, RATIO_ONE),
+            created: Created::default(),
+        })
+    }
+
+    pub fn add_vm(&mut self, irqchip: bool) -> Result<&mut FuzzVm> {
+        let code = program::all();
+        self.vms.push(FuzzVm {
+            vcpus: Vec::new(),
+            abandoned_pairs: 0,
+            created: 0,
+            raw: false,
+            guest: if irqchip {
+                Guest::with_irqchip(code)?
+            } else {
+                Guest::new(code)?
+            },
+        });
+        self.created.vms += 1;
+        Ok(self.vms.last_mut().expect("just pushed"))
+    }
+
+    /// A vCPU, and what its VM is; none if there is none.
+    pub fn any_vcpu(&mut self, random: &mut Rng) -> Option<(&mut FuzzVcpu, &Guest, bool)> {
+        let vm = random.choice(self.vms.iter_mut())?;
+        let vcpu = random.choice(vm.vcpus.iter_mut())?;
+        Some((vcpu, &vm.guest, vm.raw))
+    }
+
+    pub fn count_vcpu(&mut self) {
+        self.created.vcpus += 1;
+    }
+
+    pub fn count_run(&mut self) {
+        self.created.runs += 1;
+    }
+
+    pub fn clear(&mut self) {
+        self.vms.clear();
+    }
+
+    /// Rule clean-exit: each vCPU with a pair pins the module, and nothing else does.
+    pub fn expect_users(&self) -> Result<()> {
+        let users = if module::is_loaded() {
+            module::users()?
+        } else {
+            0
+        };
+        let pairs: u64 = self.vms.iter().map(FuzzVm::pairs).sum();
+        ensure!(
+            users == pairs,
+            "{pairs} vCPUs have a pair, but the module has {users} users"
+        );
+        Ok(())
+    }
+
+    pub fn expect_pairs(&mut self) -> Result<()> {
+        let (host_khz, fastest) = (self.host_khz, self.fastest);
+        for vcpu in self.vms.iter_mut().flat_map(|vm| &mut vm.vcpus) {
+            vcpu.expect_pair(host_khz, fastest)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Created { vms, vcpus, runs } = self.created;
+        write!(f, "{vms} VMs, {vcpus} vCPUs, {runs} runs")
+    }
+}
