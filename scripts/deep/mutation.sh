@@ -37,7 +37,7 @@ killed() {
 	fi
 }
 
-# What a test is to the machine.
+# What a test, maybe with arguments, is to the machine.
 what() {
 	local test=${1#*:}
 
@@ -46,7 +46,7 @@ what() {
 		return
 	fi
 	[[ $test == *:* ]] || test=aperfmperf:$test
-	grep -qx "$test" "${TESTS[@]}" || die "there is no test '$test'"
+	grep -qx "${test%%,*}" "${TESTS[@]}" || die "there is no test '$test'"
 	echo "one:$test"
 }
 

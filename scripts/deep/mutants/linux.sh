@@ -8,10 +8,10 @@ mutant scheduler-reads-raw arch/x86/kernel/cpu/aperfmperf.c \
 	intel-1:host_readers
 mutant perf-reads-raw arch/x86/events/msr.c \
 	's/if (is_aperfmperf_hooked(event->hw\.event_base))/if (false)/' \
-	intel-1:host_continuity
+	intel-2:host_continuity
 mutant device-reads-raw arch/x86/lib/msr-smp.c \
 	'/^static void __rdmsr_safe_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
-	intel-1:host_continuity
+	intel-2:host_continuity
 mutant device-reads-registers-raw arch/x86/lib/msr-smp.c \
 	'/^static void __rdmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
 	intel-1:host_readers
