@@ -10,7 +10,6 @@ set style line 2 linecolor rgb '#202020' linewidth 2
 set style line 3 linecolor rgb '#d04010' pointtype 7 pointsize 0.5
 set style line 4 linecolor rgb '#2060b0' pointtype 6 pointsize 0.7
 set style fill solid 0.15 noborder
-set xlabel 'time in the emulated machine (s)'
 set ylabel 'frequency (MHz)'
 set xrange [0:*] noextend
 set yrange [0:350]
@@ -24,17 +23,19 @@ draw(file) = sprintf("x = 0; plot '%s' using (w = column('seconds') - x, x = x +
 
 do for [suffix in 'svg png'] {
 	if (suffix eq 'svg') {
-		set terminal svg size 900,640 font 'sans-serif,13' background '#ffffff'
+		set terminal svg size 900,720 font 'sans-serif,13' background '#ffffff'
 	} else {
-		set terminal pngcairo size 900,640 font 'sans-serif,10'
+		set terminal pngcairo size 900,720 font 'sans-serif,10'
 	}
 	set output out.'.'.suffix
-	set multiplot layout 2,1 margins 0.07,0.98,0.20,0.94 spacing 0.16
+	set multiplot layout 2,1 margins 0.09,0.98,0.27,0.95 spacing 0.13
 	set title 'A stock Linux guest on Intel'
+	unset xlabel
 	unset key
 	eval draw(intel)
 	set title 'A stock Linux guest on AMD'
-	set key at screen 0.52,0.01 center bottom horizontal maxrows 3 samplen 2
+	set xlabel 'time in the emulated machine (s)'
+	set key at screen 0.5,0.01 center bottom vertical maxrows 5 samplen 2
 	eval draw(amd)
 	unset multiplot
 }
