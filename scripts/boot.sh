@@ -39,6 +39,13 @@ tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
 esac
 [[ -z ${OVERLAY:-} ]] || INITRAMFS+=("$OVERLAY")
 
+# intel_pstate does not know this model of CPU. Told that it has HWP, the driver
+# finds that it cannot use it, and does without on any model.
+ARGUMENTS=
+case $VENDOR:$RUN in
+intel:*:pstate_driver) ARGUMENTS='setcpuid=hwp intel_pstate=active' ;;
+esac
+
 # A disc without dates and identifiers of its own, so that the same files boot
 # in the same number of ticks.
 make_disc() {
@@ -55,7 +62,7 @@ make_disc() {
 		terminal_output console
 		set timeout=0
 		menuentry host {
-			linux /boot/bzImage console=ttyS0,115200 panic=-1 oops=panic reboot=t tsc_early_khz=$((TICKS_PER_SECOND / 1000)) aperfmperf.run=$RUN
+			linux /boot/bzImage console=ttyS0,115200 panic=-1 oops=panic reboot=t tsc_early_khz=$((TICKS_PER_SECOND / 1000)) aperfmperf.run=$RUN $ARGUMENTS
 			initrd ${INITRAMFS[@]/#*\//\/boot\/}
 		}
 	EOF

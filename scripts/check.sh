@@ -15,6 +15,8 @@ RESULTS=$BUILD/results
 MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
 # Where guests have the mediated PMU.
 PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
+# Where intel_pstate binds, for its test alone.
+PSTATE_BOOT="intel-pstate intel 2 one:aperfmperf:pstate_driver"
 
 into() {
 	local file=$1
@@ -38,7 +40,7 @@ if [[ -n $TEST ]]; then
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
 	MACHINES+=("intel-2-again intel 2")
-	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}")
+	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}" "$PSTATE_BOOT")
 	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
 	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
 fi

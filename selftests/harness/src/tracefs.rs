@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! The module's trace events.
+//! Trace events, of the module and of others.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,9 +15,11 @@ pub fn events() -> PathBuf {
     Path::new(TRACEFS).join("events/kvm_aperfmperf")
 }
 
-/// All of the module's events are on until this is dropped.
+/// Events are on until this is dropped.
 #[must_use]
-pub struct Tracing(());
+pub struct Tracing {
+    enable: PathBuf,
+}
 
 /// One event.
 #[derive(Debug)]
@@ -27,17 +29,32 @@ pub struct Event {
 }
 
 impl Tracing {
-    /// Forgets what was traced before, and starts.
+    /// Forgets what was traced before, and starts with all events of the module.
     pub fn start() -> Result<Self> {
+        Self::of("kvm_aperfmperf")
+    }
+
+    /// The same with `events`, a directory below that of all events.
+    pub fn of(events: &str) -> Result<Self> {
         fs::write(Path::new(TRACEFS).join("trace"), "").context("clear the trace")?;
-        enable(true)?;
-        Ok(Tracing(()))
+        let enable = Path::new(TRACEFS)
+            .join("events")
+            .join(events)
+            .join("enable");
+        let tracing = Tracing { enable };
+        tracing.set(true)?;
+        Ok(tracing)
     }
 
     /// Stops, and returns the events in order.
     pub fn stop(self) -> Result<Vec<Event>> {
-        enable(false)?;
+        self.set(false)?;
         buffer()
+    }
+
+    fn set(&self, on: bool) -> Result<()> {
+        let file = &self.enable;
+        fs::write(file, if on { "1" } else { "0" }).with_context(|| format!("{}", file.display()))
     }
 }
 
@@ -54,15 +71,10 @@ pub fn buffer() -> Result<Vec<Event>> {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        if let Err(error) = enable(false) {
+        if let Err(error) = self.set(false) {
             println!("# {error:#}");
         }
     }
-}
-
-fn enable(on: bool) -> Result<()> {
-    let file = events().join("enable");
-    fs::write(&file, if on { "1" } else { "0" }).with_context(|| format!("{}", file.display()))
 }
 
 impl Event {
