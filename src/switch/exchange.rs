@@ -49,7 +49,7 @@ const SLOW_SAMPLE: u64 = 4;
 const SLOW_EXCHANGE: u64 = 32;
 
 /// The hardware pair together with the TSC.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) pair: Pair,
     /// The TSC just before the pair was read.

@@ -93,7 +93,7 @@ impl Cpu {
             Place::Msrs { .. } if self.state() == State::Live => return hw.read(counter),
             Place::Msrs { .. } | Place::Away => vcpu.accrue(hw.tsc(), 0),
             Place::Metered { from } => {
-                let from = self.meter(vcpu, from, self.sample(hw));
+                let from = self.meter(vcpu, from, self.host_sample(hw));
                 vcpu.place = Place::Metered { from };
                 if vcpu.passthrough() {
                     // Since an overflow that was found just now.
@@ -117,8 +117,7 @@ impl Cpu {
             match vcpu.mode {
                 Mode::Passthrough => self.enter(hw, vcpu),
                 Mode::Intercepted(_) => {
-                    let sample = self.sample(hw);
-                    let from = self.unwritten(sample.pair).aperf;
+                    let from = self.host_sample(hw);
                     vcpu.place = Place::Metered { from };
                     hw.observe(Event::Load(vcpu.pair));
                 }
@@ -141,7 +140,7 @@ impl Cpu {
             // MSRs is not the guest's.
             Place::Msrs { .. } | Place::Away => vcpu.accrue(hw.tsc(), 0),
             Place::Metered { from } => {
-                self.meter(vcpu, from, self.sample(hw));
+                self.meter(vcpu, from, self.host_sample(hw));
             }
         }
         if vcpu.place != Place::Away {
@@ -150,14 +149,36 @@ impl Cpu {
         vcpu.leave();
     }
 
-    /// **guest-aperf** without the MSRs: adds the host's advance since `from`. Returns the new
-    /// `from`.
-    fn meter(&self, vcpu: &mut Vcpu, from: u64, sample: Sample) -> u64 {
-        let now = self.unwritten(sample.pair).aperf;
-        let advance = now.wrapping_sub(from);
+    /// What the counters would read had nobody ever written them.
+    fn host_sample(&self, hw: &impl Hardware) -> Sample {
+        let sample = self.sample(hw);
+        Sample {
+            pair: self.unwritten(sample.pair),
+            ..sample
+        }
+    }
+
+    /// **guest-aperf** and **guest-mperf** without the MSRs: adds the host's advance since `from`.
+    /// Returns the new `from`.
+    ///
+    /// A guest whose HLT or MWAIT does not exit leaves C0, and only the host's MPERF tells. Less
+    /// than what two samples took may be their difference.
+    fn meter(&self, vcpu: &mut Vcpu, from: Sample, now: Sample) -> Sample {
+        let advance = now.pair.minus(from.pair);
         // Backwards: the administrator had the host pair overflow, which resets it.
-        let advance = if advance >> 63 == 0 { advance } else { 0 };
-        vcpu.accrue(sample.tsc, advance);
+        let forward = |ticks: u64| ticks >> 63 == 0;
+        if vcpu.has_permit() && forward(advance.aperf) && forward(advance.mperf) {
+            let idle = now.tsc.wrapping_sub(from.tsc).wrapping_sub(advance.mperf);
+            if forward(idle) && idle > from.took.wrapping_add(now.took) {
+                vcpu.sit_out(idle);
+            }
+        }
+        let aperf = if forward(advance.aperf) {
+            advance.aperf
+        } else {
+            0
+        };
+        vcpu.accrue(now.tsc, aperf);
         now
     }
 

@@ -3,6 +3,7 @@
 //! One vCPU: the pair that its guest reads.
 
 use super::{
+    exchange::Sample,
     hardware::{
         Counter,
         Pair, //
@@ -30,8 +31,8 @@ pub(super) enum Place {
     /// was not foreseen exactly, or the CPU's TSC is behind the one before. They are made good at
     /// the checkpoint.
     Msrs { lag: u64 },
-    /// Metered: APERF advances with the host's, which was `from`, less all writes.
-    Metered { from: u64 },
+    /// Metered: they advance with the host's, which were `from`, less all writes.
+    Metered { from: Sample },
 }
 
 /// The state of one vCPU. Only the task that runs the vCPU touches it, with IRQs disabled.
@@ -131,6 +132,16 @@ impl Vcpu {
         self.away = self.away.wrapping_add(mperf).min(self.pair.mperf);
     }
 
+    /// The vCPU was not in C0 for `ticks` of the TSC since the last accrual.
+    pub(super) fn sit_out(&mut self, ticks: u64) {
+        self.since = self.since.wrapping_add(ticks);
+    }
+
+    /// Whether the MPERF of each CPU that it may be on ticks with the TSC.
+    pub(super) fn has_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
     /// MPERF at TSC `now`, not yet accrued. For ratio 1 only.
     pub(super) fn mperf_at(&self, now: u64) -> u64 {
         let elapsed = now.wrapping_sub(self.since);
@@ -194,6 +205,6 @@ impl Vcpu {
     }
 
     fn choose_mode(&mut self) {
-        self.mode = Mode::choose(self.permit.is_some(), self.asked, self.ratio, self.pair);
+        self.mode = Mode::choose(self.has_permit(), self.asked, self.ratio, self.pair);
     }
 }

@@ -49,6 +49,25 @@ mod rules {
     }
 
     #[test]
+    fn intercepted_mode_leaves_out_a_halt_that_does_not_exit() {
+        let (sim, cpu) = (Simulator::new(512), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.configure(&sim, &mut vcpu, 1 << 48, 48, true);
+        cpu.load(&sim, &mut vcpu);
+        let start = guest_pair(&sim, &cpu, &mut vcpu);
+        let truth = sim.truth();
+        for _ in 0..100 {
+            sim.run(10_000);
+            sim.idle(1_000_000);
+        }
+        let advance = guest_pair(&sim, &cpu, &mut vcpu).minus(start);
+        assert!(advance.mperf.abs_diff(sim.truth().mperf - truth.mperf) <= WINDOW);
+        assert!(advance.aperf.abs_diff(sim.truth().aperf - truth.aperf) <= WINDOW);
+        cpu.put(&sim, &mut vcpu);
+    }
+
+    #[test]
     fn a_change_of_mode_is_invisible() {
         let (sim, cpu) = (Simulator::new(1024), Cpu::new());
         assert!(calibrated(&sim, &cpu));
