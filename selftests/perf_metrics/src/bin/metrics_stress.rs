@@ -277,6 +277,7 @@ fn sample(regs: &kvm_regs) -> Sample {
             mperf: regs.rsi,
         },
         tsc: (regs.rbp, regs.r11),
+        end: regs.r11,
         exits: 0,
     }
 }

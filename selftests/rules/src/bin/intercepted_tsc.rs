@@ -20,7 +20,8 @@ use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::sample::{Distance, Sample, Sampler};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle, signal};
+use harness::signal::Kick;
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
 use kvm_ioctls::{Cap, Kvm};
 
@@ -155,10 +156,11 @@ fn during_a_run() -> Result<()> {
     let (_module, _ratio, host) = prepare()?;
     let guest = Guest::new(run_long())?;
     let mut vcpu = guest.vcpu(0)?;
+    let kick = Kick::new()?;
     let mut from = host;
     for to in [host / 2, host * 3 / 2, host, host * 2] {
         vcpu.resume()?;
-        signal::kick_after(10_000)?;
+        kick.after(10_000);
         let start = cpu::tsc();
         let error = vcpu.fd_mut().run().err().map(|error| error.errno());
         let kicked = cpu::tsc();
