@@ -54,6 +54,11 @@ pub fn expect_frequency_invariance() -> Result<()> {
     Ok(())
 }
 
+/// How often the kernel's log has `text`, in as much of it as is still there.
+pub fn count_in_log(text: &str) -> Result<usize> {
+    Ok(log()?.matches(text).count())
+}
+
 /// Returns right after a tick of the kernel's clock.
 pub fn wait_for_tick() {
     let start = coarse_time();
