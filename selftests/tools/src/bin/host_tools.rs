@@ -20,7 +20,7 @@ use harness::host::{bracket, outside};
 use harness::module::Module;
 use harness::msr_device::make_true;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle, rules};
 
 /// Where the load is; tools run elsewhere.
 const CPU: usize = 0;
@@ -280,6 +280,7 @@ fn rdmsr_and_wrmsr() -> Result<()> {
         let (moved, range) = load.beside(|_| {
             let written = truth();
             let value = (written + MOVED).to_string();
+            rules::host_pair_is_untrue();
             said_by("wrmsr", &["-p", &CPU.to_string(), "0xe8", &value])?;
             let late = truth() - written;
             let (seen, range) = bracket(truth, || rdmsr("0xe8"));

@@ -30,7 +30,7 @@ use clap::Parser;
 use fastrand::Rng;
 use harness::host::Msrs;
 use harness::module::{self, Module};
-use harness::{ONE_SWITCH, cpu, kernel, ktap, msr_device, note, oracle};
+use harness::{ONE_SWITCH, cpu, kernel, ktap, msr_device, note, oracle, rules};
 
 use model::World;
 use operation::Operation;
@@ -111,6 +111,7 @@ fn fuzz() -> Result<()> {
     let options = Options::parse();
     oracle::require()?;
     let _module = Module::loaded()?;
+    rules::guests_are_not_followed();
     note!("seed {}, {} operations", options.seed, options.operations);
 
     let before = leak::objects()?;
