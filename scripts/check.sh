@@ -15,6 +15,8 @@ RESULTS=$BUILD/results
 MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
 # Where guests have the mediated PMU.
 PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
+# With QEMU and an operator's tools.
+TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 # Where intel_pstate binds, for its test alone.
 PSTATE_BOOT="intel-pstate intel 2 one:aperfmperf:pstate_driver"
 
@@ -36,11 +38,13 @@ rm -rf "$RESULTS"
 mkdir "$RESULTS"
 if [[ -n $TEST ]]; then
 	[[ $TEST == *:* ]] || TEST=aperfmperf:$TEST
-	[[ $TEST != perf_metrics* ]] || MACHINES=("${PMU_MACHINES[@]}")
+	[[ $TEST != perf_metrics:* ]] || MACHINES=("${PMU_MACHINES[@]}")
+	[[ $TEST != tools:* ]] || MACHINES=("${TOOLS_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
 	MACHINES+=("intel-2-again intel 2")
-	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}" "$PSTATE_BOOT")
+	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}"
+		"${TOOLS_MACHINES[@]/%/ tools}" "$PSTATE_BOOT")
 	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
 	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
 fi
