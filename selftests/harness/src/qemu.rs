@@ -46,16 +46,20 @@ pub struct Setup<'a> {
     pub vcpus: usize,
     /// Whether the administrator grants the counters.
     pub granted: bool,
-    /// Where the VM's state comes from, instead of booting.
-    pub incoming: Option<&'a str>,
 }
 
 impl Qemu {
-    /// Boots the guest up to its shell.
+    /// Boots the guest up to its shell, and has all vCPUs share the first CPU.
     pub fn boot(setup: &Setup) -> Result<Self> {
         let mut qemu = Self::start(setup)?;
-        if setup.incoming.is_none() {
-            qemu.read_until("guest: ready")?;
+        // vCPUs that share a CPU wait for each other while they boot, and do not yield it.
+        let threads = qemu.vcpu_threads()?;
+        for (vcpu, &thread) in threads.iter().enumerate() {
+            cpu::pin_thread(thread, vcpu % cpu::online())?;
+        }
+        qemu.read_until("guest: ready")?;
+        for thread in threads {
+            cpu::pin_thread(thread, 0)?;
         }
         Ok(qemu)
     }
@@ -97,13 +101,6 @@ impl Qemu {
                 "-append",
                 "console=ttyS0 quiet panic=-1 kunit.enable=0 rdinit=/shell",
             ])
-            .args(
-                setup
-                    .incoming
-                    .map(|uri| ["-incoming", uri])
-                    .iter()
-                    .flatten(),
-            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         // A test that is killed shall not leave a busy guest behind.
@@ -125,9 +122,6 @@ impl Qemu {
             qmp: BufReader::new(connect()?),
         };
         qemu.qmp("qmp_capabilities")?;
-        for thread in qemu.vcpu_threads()? {
-            cpu::pin_thread(thread, 0)?;
-        }
         Ok(qemu)
     }
 
@@ -176,13 +170,8 @@ impl Qemu {
 
     /// Executes a command of QEMU's monitor protocol that takes no arguments.
     pub fn qmp(&mut self, command: &str) -> Result<String> {
-        self.qmp_with(command, "{}")
-    }
-
-    /// Executes a command of QEMU's monitor protocol; `arguments` is JSON.
-    pub fn qmp_with(&mut self, command: &str, arguments: &str) -> Result<String> {
         ktap::alive();
-        let request = format!("{{\"execute\": \"{command}\", \"arguments\": {arguments}}}\n");
+        let request = format!("{{\"execute\": \"{command}\"}}\n");
         self.qmp.get_mut().write_all(request.as_bytes())?;
         loop {
             let mut answer = String::new();

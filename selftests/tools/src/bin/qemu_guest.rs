@@ -22,7 +22,6 @@ const GRANTED: Setup = Setup {
     cpu: "host",
     vcpus: 1,
     granted: true,
-    incoming: None,
 };
 
 /// What scale_freq_tick() says when it gives up.
