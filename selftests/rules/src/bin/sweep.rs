@@ -32,8 +32,9 @@ use harness::{Pair, cpu, guest_code, kernel, note, oracle};
 
 /// What an NMI may find MPERF ahead by: less than the time of a sample.
 const HOST_AHEAD: u64 = 16;
-/// What an NMI may find APERF off by, or MPERF behind by: rounding.
-const HOST_OFF: u64 = 2;
+/// What an NMI may find APERF off by, or MPERF behind by: the truth, the last reading, the
+/// offset, and what is extrapolated are each rounded to a tick.
+const HOST_OFF: u64 = 4;
 /// What a switch may leave, see the lead in the module's calibration, and rounding.
 const LEFT: u64 = 32;
 
