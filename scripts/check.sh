@@ -19,6 +19,8 @@ PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
 TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 # Where intel_pstate binds, for its test alone.
 PSTATE_BOOT="intel-pstate intel 2 one:aperfmperf:pstate_driver"
+# The same twice, with two CPUs, preemption and hops.
+TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
 into() {
 	local file=$1
@@ -42,9 +44,8 @@ if [[ -n $TEST ]]; then
 	[[ $TEST != tools:* ]] || MACHINES=("${TOOLS_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
-	MACHINES+=("intel-2-again intel 2")
 	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}"
-		"${TOOLS_MACHINES[@]/%/ tools}" "$PSTATE_BOOT")
+		"${TOOLS_MACHINES[@]/%/ tools}" "$PSTATE_BOOT" "${TWINS[@]}")
 	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
 	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
 fi
@@ -54,7 +55,7 @@ for boot in "${BOOTS[@]}"; do
 	cp "$BUILD/run/$name/verdict" "$RESULTS/$name.ktap"
 done
 if [[ -z $TEST ]]; then
-	determinism intel-2 intel-2-again >"$RESULTS/determinism.ktap"
+	determinism twin-1 twin-2 >"$RESULTS/determinism.ktap"
 fi
 cd "$RESULTS"
 "$ROOT/scripts/ktap.awk" -- *.ktap | tee summary
