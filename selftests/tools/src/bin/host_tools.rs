@@ -5,7 +5,7 @@
 //!
 //! The guest sets its counters as far from the host's as can be. A tool that
 //! averages is compared with the true counters over its whole run: 2 % for a
-//! frequency, as some tools show whole MHz, and 5 % for a share of time, as the
+//! frequency, as some tools show whole MHz, and 10 % for a share of time, as the
 //! tool's start is not in its own interval. A single value is bracketed by two
 //! looks at the truth, and may lie outside by one switch.
 
@@ -247,7 +247,7 @@ fn agrees(tool: fn(i32) -> Result<Seen>, of_task: bool) -> Result<()> {
             "{load:?}: another frequency"
         );
         ensure!(
-            (seen.busy / busy - 1.0).abs() <= 0.05,
+            (seen.busy / busy - 1.0).abs() <= 0.1,
             "{load:?}: another share of time"
         );
     }
