@@ -12,11 +12,12 @@
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use harness::ktap::Skip;
 use harness::module::{self, Module};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::qemu::{Qemu, Setup};
-use harness::{Pair, ktap, note, oracle};
+use harness::{Pair, cpu, ktap, note, oracle};
 
 const GRANTED: Setup = Setup {
     cpu: "host",
@@ -125,6 +126,11 @@ fn follows_frequency() -> Result<()> {
 
 /// Two busy vCPUs that share a CPU see half of it each.
 fn shares_a_cpu() -> Result<()> {
+    if cpu::is_amd() {
+        bail!(Skip(
+            "a second vCPU of QEMU's microvm does not come up on the emulated AMD CPU".into()
+        ));
+    }
     let _module = Module::loaded()?;
     let mut guest = Qemu::boot(&Setup {
         vcpus: 2,
