@@ -2,12 +2,13 @@
 
 //! Values that the CPU does not take: a guest's WRMSR gets #GP and changes nothing.
 //! User space may set any, as it cannot know which metrics a CPU has; where the CPU
-//! refuses, the guest's metrics are zero, and the host's kernel has nothing to say.
+//! refuses, the guest's metrics are zero, and the host's kernel has nothing to say. A
+//! reset leaves zero.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use harness::guest::Guest;
+use harness::guest::{Guest, cpuid};
 use harness::{cpu, kernel, ktap, note};
 use perf_metrics::guest::vcpu;
 use perf_metrics::metrics::require;
@@ -101,6 +102,28 @@ fn by_user_space() -> Result<()> {
     kernel::expect_no_warning()
 }
 
+/// KVM resets a vCPU's PMU whenever it is told what the vCPU has.
+fn by_reset() -> Result<()> {
+    require()?;
+    let guest = Guest::with_irqchip(read())?;
+    let mut vcpu = vcpu(&guest)?;
+    let cpuid = cpuid::with_pair(guest.kvm())?;
+    vcpu.set_msr(msr::FIXED_CTR3, 1_000_000)?;
+    vcpu.set_msr(msr::PERF_METRICS, 0x4c33_1a66)?;
+    vcpu.fd().set_cpuid2(&cpuid)?;
+    ensure!(
+        vcpu.msr(msr::PERF_METRICS)? == Some(0),
+        "user space sees metrics after a reset"
+    );
+    let regs = vcpu.run()?;
+    ensure!(
+        [regs.r8, regs.r9, regs.r15] == [0, 0, 0],
+        "the guest sees {:#x} after a reset",
+        regs.r8
+    );
+    Ok(())
+}
+
 fn main() -> ExitCode {
     ktap::run(&[
         ("a guest gets #GP", by_the_guest),
@@ -108,5 +131,6 @@ fn main() -> ExitCode {
             "user space may set what this CPU does not have",
             by_user_space,
         ),
+        ("a reset leaves zero", by_reset),
     ])
 }
