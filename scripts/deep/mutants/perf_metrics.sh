@@ -62,3 +62,6 @@ mutant metrics-zeroed-first arch/x86/kvm/pmu.c \
 mutant metrics-switched-for-owners-only arch/x86/kvm/pmu.c \
 	's/return kvm_host_has_perf_metrics() && pmu->nr_arch_fixed_counters > 3;/return pmu->has_perf_metrics;/' \
 	intel-1:perf_metrics:metrics_isolation
+mutant metrics-not-reset arch/x86/kvm/pmu.c \
+	'/^static void kvm_pmu_reset/,/^}/s/pmu->perf_metrics = 0;/;/' \
+	intel-1:perf_metrics:metrics_values

@@ -266,9 +266,5 @@ fn main() -> ExitCode {
         ("beside a halting guest, from another CPU", || {
             from_afar(beside_halting)
         }),
-        (
-            "the scheduler's frequency invariance stays on",
-            kernel::expect_frequency_invariance,
-        ),
     ])
 }

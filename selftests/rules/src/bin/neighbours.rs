@@ -242,7 +242,8 @@ fn take_turns(raw_cpuid: fn(&Kvm) -> Result<CpuId>) -> Result<()> {
     note!("without the bit: {} faults", without.r15);
     ensure!(switches >= ROUNDS / 2, "the guests did not take turns");
     ensure!(raw.r15 == 0, "{} raw reads faulted", raw.r15);
-    ensure!(raw.r14 == 0, "raw reads took {} exits", raw.r14);
+    // The count is the CPU's, and a neighbour whose reads exit may have its turn in between.
+    ensure!(raw.r14 <= ROUNDS / 10, "raw reads took {} exits", raw.r14);
     ensure!(raw.r12 == 0, "{} raw reads are not the host's", raw.r12);
     ensure!(
         without.r15 == 2 * ROUNDS,
