@@ -5,11 +5,14 @@
 //! Readers of the host pair run on the CPU whose pair it is: a task or an IPI with IRQs disabled,
 //! as switches are, or an NMI. So there is nothing for loom to find, which reorders the accesses
 //! of threads; what there is to explore are the points of one thread at which an NMI may come.
-//! These tests take each one in turn, and at each compare what the NMI reads, and what is read
-//! after it, with the true counters.
+//! These tests take each one in turn, and each two, and compare what the NMIs read, and what is
+//! read after them, with the true counters.
 
 use std::{
-    cell::Cell,
+    cell::{
+        Cell,
+        RefCell, //
+    },
     rc::Rc, //
 };
 
@@ -78,9 +81,36 @@ fn error(cpu: &Cpu, counters: &Counters) -> (i64, i64) {
     )
 }
 
-/// Does a switch with an NMI at `point`. Returns the number of points, the error that the NMI saw,
-/// and the one that remained.
-fn interrupt(before: &[Switch], switch: Switch, point: u64) -> (u64, (i64, i64), (i64, i64)) {
+/// What came of a switch: how many points it had, and errors as [`error`] has them, relative to
+/// what was known before.
+struct Outcome {
+    points: u64,
+    /// Those that the NMIs saw.
+    seen: Vec<(i64, i64)>,
+    /// The one that remained.
+    after: (i64, i64),
+}
+
+impl Outcome {
+    fn check(&self, at: &str) {
+        for (aperf, mperf) in &self.seen {
+            assert!(
+                (0..=AHEAD as i64).contains(mperf),
+                "{at}: MPERF is ahead by {mperf}"
+            );
+            assert!(
+                (-2..=(AHEAD * RATIO / 1024) as i64).contains(aperf),
+                "{at}: APERF is ahead by {aperf}"
+            );
+        }
+        let (aperf, mperf) = self.after;
+        assert_eq!(mperf, 0, "{at}: MPERF afterwards");
+        assert!(aperf.abs() <= 2, "{at}: APERF afterwards by {aperf}");
+    }
+}
+
+/// Does a switch with NMIs at these points.
+fn interrupt(before: &[Switch], switch: Switch, nmis: &[u64]) -> Outcome {
     let mut machine = Machine::new(1);
     let here = &mut machine.processors[0];
     here.set_frequency(RATIO);
@@ -104,13 +134,14 @@ fn interrupt(before: &[Switch], switch: Switch, point: u64) -> (u64, (i64, i64),
     let relative = move |(aperf, mperf): (i64, i64)| (aperf - known.0, mperf - known.1);
 
     let points = Rc::new(Cell::new(0));
-    let seen = Rc::new(Cell::new((0, 0)));
+    let seen = Rc::new(RefCell::new(Vec::new()));
     let handler = {
         let (points, seen, cpu, counters) =
             (points.clone(), seen.clone(), cpu.clone(), counters.clone());
+        let nmis = nmis.to_vec();
         move || {
-            if points.get() == point {
-                seen.set(relative(error(&cpu, &counters)));
+            if nmis.contains(&points.get()) {
+                seen.borrow_mut().push(relative(error(&cpu, &counters)));
                 counters.sim().run(NMI);
             }
             points.set(points.get() + 1);
@@ -118,27 +149,35 @@ fn interrupt(before: &[Switch], switch: Switch, point: u64) -> (u64, (i64, i64),
     };
     interrupt::at_each_point(handler, || switch(&cpu, &counters, &mut vcpu));
     counters.sim().run(100);
-    (points.get(), seen.get(), relative(error(&cpu, &counters)))
+    Outcome {
+        points: points.get(),
+        seen: seen.take(),
+        after: relative(error(&cpu, &counters)),
+    }
 }
 
 #[test]
 fn an_nmi_at_any_point_of_a_switch_reads_the_host_pair() {
     for (name, before, switch) in SWITCHES {
-        let (points, ..) = interrupt(before, switch, u64::MAX);
+        let points = interrupt(before, switch, &[]).points;
         assert!(points > 4, "{name}: {points} points");
         for point in 0..points {
-            let (_, (aperf, mperf), after) = interrupt(before, switch, point);
-            let at = format!("{name}, NMI at point {point} of {points}");
-            assert!(
-                (0..=AHEAD as i64).contains(&mperf),
-                "{at}: MPERF is ahead by {mperf}"
-            );
-            assert!(
-                (-2..=(AHEAD * RATIO / 1024) as i64).contains(&aperf),
-                "{at}: APERF is ahead by {aperf}"
-            );
-            assert_eq!(after.1, 0, "{at}: MPERF afterwards");
-            assert!(after.0.abs() <= 2, "{at}: APERF afterwards by {}", after.0);
+            interrupt(before, switch, &[point]).check(&format!("{name}, NMI at {point}"));
+        }
+    }
+}
+
+/// The second one hits what the first one has had done again.
+#[test]
+fn nmis_at_any_two_points_of_a_switch_read_the_host_pair() {
+    for (name, before, switch) in SWITCHES {
+        for first in 0..interrupt(before, switch, &[]).points {
+            let points = interrupt(before, switch, &[first]).points;
+            for second in first + 1..points {
+                let outcome = interrupt(before, switch, &[first, second]);
+                assert_eq!(outcome.seen.len(), 2);
+                outcome.check(&format!("{name}, NMIs at {first} and {second} of {points}"));
+            }
         }
     }
 }
