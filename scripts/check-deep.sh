@@ -43,12 +43,13 @@ without_result() {
 }
 
 run_part() {
-	local part=$1
+	local part=$1 todo
 
 	without_result <"$RESULTS/$part.plan" >"$RESULTS/todo"
-	[[ -s $RESULTS/todo ]] || return 0
-	step "$part" "prepare $(wc -l <"$RESULTS/todo") of $(wc -l <"$RESULTS/$part.plan") cases" \
-		"$ROOT/scripts/deep/$part.sh" prepare
+	mapfile -t todo < <(sed 's/^[^:]*://;s/ .*//' "$RESULTS/todo")
+	((${#todo[@]})) || return 0
+	step "$part" "prepare ${#todo[@]} of $(wc -l <"$RESULTS/$part.plan") cases" \
+		"$ROOT/scripts/deep/$part.sh" prepare "${todo[@]}"
 	xargs -P "$JOBS" -L 1 "$ROOT/scripts/deep/case.sh" <"$RESULTS/todo" || true
 }
 

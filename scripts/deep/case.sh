@@ -7,7 +7,8 @@
 # script beside this one:
 #
 #   PART.sh list      a line for each case: its name, and what it consists of
-#   PART.sh prepare   what all cases need
+#   PART.sh prepare CASE...
+#                     what these cases need together
 #   PART.sh run CASE  run it: KTAP on standard output, all else on standard error
 #
 # It fails if it could not run the case. A case that ran and failed says so as KTAP.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Usage: mutation.sh list | prepare | run MUTANT
+# Usage: mutation.sh list | prepare MUTANT... | run MUTANT
 #
 # Break the module or the patched kernel in one place, and see the tests notice.
 # The mutants are in mutants/, each a line such as
@@ -115,18 +115,36 @@ print() {
 }
 
 # shellcheck disable=SC2317 # called by each()
-run_wanted() {
-	[[ $1 != "$WANTED" ]] || run "$@"
+is_wanted() {
+	[[ " ${WANTED[*]} " == *" $1 "* ]]
 }
 
-# shellcheck disable=SC2034 # for run_wanted()
+# shellcheck disable=SC2317 # called by each()
+run_wanted() {
+	! is_wanted "$1" || run "$@"
+}
+
+# shellcheck disable=SC2317 # called by each()
+tree_of_wanted() {
+	! is_wanted "$1" || tree_of "$2"
+}
+
+# The trees that the wanted mutants break. A Linux with all objects takes long.
+wanted_trees() {
+	! is_wanted unbroken || printf '%s\n' module linux
+	each tree_of_wanted
+}
+
+WANTED=("${@:2}")
 case $1 in
 list) echo unbroken && each print ;;
-prepare) prepare_trees ;;
+prepare)
+	mapfile -t trees < <(wanted_trees | sort -u)
+	prepare_trees "${trees[@]}"
+	;;
 run)
-	WANTED=$2
 	echo "TAP version 13"
 	echo "1..1"
-	if [[ $WANTED == unbroken ]]; then unbroken; else each run_wanted; fi
+	if is_wanted unbroken; then unbroken; else each run_wanted; fi
 	;;
 esac

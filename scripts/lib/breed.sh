@@ -29,11 +29,23 @@ linux_tree() {
 	echo "$hash" >"$tree/.built"
 }
 
+# The tree that FILE is in.
+tree_of() {
+	case $1 in
+	src/* | rust/*) echo module ;;
+	*) echo linux ;;
+	esac
+}
+
+# prepare_trees TREE...
 prepare_trees() {
-	mend module
-	module_tree
-	mend linux
-	linux_tree
+	local tree
+
+	mkdir -p "$MUTANTS"
+	for tree; do
+		mend "$tree"
+		"${tree}_tree"
+	done
 }
 
 # compile_X OVERLAY: compile what is in a tree into files that take others' place: in
@@ -85,14 +97,13 @@ mend() {
 breed() {
 	local file=$1 expression=$2 overlay=$3 tree compile whole
 
+	tree=$(tree_of "$file")
 	case $file in
-	src/* | rust/*) tree=module compile=compile_module ;;
-	arch/x86/kvm/*) tree=linux compile=compile_kvm ;;
-	*) tree=linux compile=compile_linux ;;
+	arch/x86/kvm/*) compile=compile_kvm ;;
+	*) compile=compile_$tree ;;
 	esac
 	whole=$MUTANTS/$tree.whole
-	mend "$tree"
-	"${tree}_tree" >&2
+	prepare_trees "$tree" >&2
 
 	cp "$MUTANTS/$tree/$file" "$whole"
 	echo "$file" >"$MUTANTS/$tree.broken"
