@@ -16,16 +16,23 @@ set -euo pipefail
 WANTED=${1:-}
 PARTS=(hot-paths series sweep mutation fuzz drift)
 RESULTS=$BUILD/results-deep
-MACHINE=$(hash_of "$BUILD/initramfs/host.cpio.zst" "$(readlink "$BUILD/kernel")" \
-	"$(readlink "$BUILD/bochs")" "$ROOT/scripts/boot.sh")
+MACHINE=$(hash_of "$(readlink "$BUILD/kernel")" "$(readlink "$BUILD/bochs")" "$ROOT/scripts/boot.sh")
+
+# $1: part. The root file systems of its machines.
+roots() {
+	echo "$BUILD/initramfs/host.cpio.zst"
+	[[ $1 != mutation ]] || echo "$BUILD/initramfs/perf_metrics.cpio.zst"
+}
 
 # $1: part. "PART:CASE HASH" for each of its cases that are wanted.
 cases() {
-	local name definition
+	local roots machine name definition
 
+	mapfile -t roots < <(roots "$1")
+	machine=$(hash_of "$MACHINE" "${roots[@]}")
 	"$ROOT/scripts/deep/$1.sh" list | while read -r name definition; do
 		case $WANTED in
-		'' | "$1" | "$1:$name") echo "$1:$name $(hash_of "$MACHINE" "$name" "$definition")" ;;
+		'' | "$1" | "$1:$name") echo "$1:$name $(hash_of "$machine" "$name" "$definition")" ;;
 		esac
 	done
 }
