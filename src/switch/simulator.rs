@@ -39,6 +39,7 @@ pub(super) struct Simulator<'a> {
     /// MSR minus true counter.
     written: Cell<Pair>,
     accesses: Cell<Accesses>,
+    write_takes: Cell<u64>,
     stall: Cell<Option<(u64, u64)>>,
     nmi: Cell<Option<&'a Cpu>>,
     /// Largest error of MPERF and of APERF that the NMI handler saw.
@@ -62,6 +63,7 @@ impl<'a> Simulator<'a> {
             ratio: Cell::new(ratio),
             written: Cell::new(Pair::ZERO),
             accesses: Cell::new(Accesses::default()),
+            write_takes: Cell::new(0),
             stall: Cell::new(None),
             nmi: Cell::new(None),
             nmi_error: Cell::new(Pair::ZERO),
@@ -97,6 +99,11 @@ impl<'a> Simulator<'a> {
     /// The frequency changes to `ratio` APERF ticks per 1024 MPERF ticks.
     pub(super) fn set_ratio(&self, ratio: u64) {
         self.ratio.set(ratio);
+    }
+
+    /// From now on a write takes `ticks` more than a read.
+    pub(super) fn write_takes(&self, ticks: u64) {
+        self.write_takes.set(ticks);
     }
 
     /// The task moves to a CPU whose TSC is `ticks` behind.
@@ -215,6 +222,7 @@ impl Hardware for Simulator<'_> {
 
     fn write(&self, counter: Counter, value: u64) {
         self.boundary(|accesses| &mut accesses.wrmsr);
+        self.run(self.write_takes.get());
         let written = value.wrapping_sub(self.truth().get(counter));
         self.written.set(self.written.get().with(counter, written));
     }

@@ -43,7 +43,7 @@ mutant exchange-never-again src/switch/exchange.rs \
 	intel-1:kunit
 mutant write-without-lead src/switch/exchange.rs \
 	's/self\.lead\.load(Relaxed)/0/' \
-	intel-1:user_isolation intel-1:kunit
+	intel-1:kunit
 mutant mperf-written-late src/switch/exchange.rs \
 	's/mperf: elapsed,/mperf: 0,/' \
 	intel-1:user_isolation intel-1:kunit

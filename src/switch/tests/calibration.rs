@@ -53,6 +53,20 @@ mod rules {
         }
         assert!(!Cpu::new().calibrate(&Halved(Simulator::new(700))));
     }
+
+    #[test]
+    fn the_time_that_a_write_takes_is_foreseen() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        sim.write_takes(90);
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.load(&sim, &mut vcpu);
+        sim.run(20_000);
+        cpu.put(&sim, &mut vcpu);
+        cpu.restore(&sim);
+        assert_eq!(sim.msrs().mperf, sim.truth().mperf);
+    }
+
     #[test]
     fn an_interruption_of_the_calibration_spoils_nothing() {
         for access in 0..100 {
