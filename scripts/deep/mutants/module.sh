@@ -118,7 +118,7 @@ mutant restored-in-c0 src/switch/vcpu.rs \
 	intel-1:migration intel-1:msr_state
 mutant restored-for-ever src/switch/vcpu.rs \
 	'/fn start/,/fn set_c0/s/self\.restored = false;//' \
-	intel-1:msr_state intel-1:kunit
+	intel-1:kunit
 mutant write-keeps-mode src/switch/vcpu.rs \
 	'/fn set(/,/fn set_ratio/s/self\.choose_mode();//' \
 	intel-1:intercepted_high

@@ -94,6 +94,18 @@ mod rules {
     }
 
     #[test]
+    fn a_vcpu_that_was_restored_and_ran_is_like_any_other() {
+        let (sim, cpu) = (Simulator::new(1024), Cpu::new());
+        assert!(calibrated(&sim, &cpu));
+        let mut vcpu = in_c0(&sim, &cpu);
+        cpu.guest_write(&sim, &mut vcpu, Mperf, 0);
+        run(&sim, &cpu, &mut vcpu);
+        sim.run(PAUSE);
+        cpu.set_c0(&sim, &mut vcpu, false);
+        assert!(cpu.guest_read(&sim, &mut vcpu, Mperf) >= RUN + PAUSE);
+    }
+
+    #[test]
     fn time_on_a_cpu_is_no_pause() {
         for intercept in [false, true] {
             let (sim, cpu) = (Simulator::new(1024), Cpu::new());
