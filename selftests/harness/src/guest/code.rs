@@ -2,6 +2,10 @@
 
 //! The assembler's words that guests are written in.
 
+use super::TIMER_VECTOR;
+
+const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
+
 /// Machine code of a guest, as a function that returns its bytes.
 ///
 /// The code runs at CPL 0 in 64-bit mode with interrupts enabled, is
@@ -9,12 +13,15 @@
 /// [`Vcpu::set_argument`](crate::guest::Vcpu::set_argument), all other
 /// general-purpose registers start at zero. R15 counts the #GPs, each of which
 /// skips a two-byte instruction: RDMSR and WRMSR are such. Beside
-/// instructions there are these words; all clobber RAX, RBX, RCX and RDX:
+/// instructions there are these words; all clobber RAX, RCX and RDX, and `oracle` RBX:
 ///
 /// - `rdpair A, M`: APERF to register A, then MPERF to M
 /// - `rdmsr64 MSR, R`, `wrmsr64 MSR, R`: an MSR to and from a register
 /// - `rdtsc64 R`: the guest's TSC to a register
 /// - `oracle N`: asks the oracle for function N with RBX and RDX
+/// - `timer_one_shot`: has the local APIC's timer tick once a nanosecond, and interrupt once
+/// - `sleep R`: halts until that timer has ticked as often as a register says; interrupts
+///   are enabled meanwhile only
 /// - `burn N`: takes N ticks of the emulated machine
 /// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
 #[macro_export]
@@ -56,6 +63,17 @@ macro_rules! guest_code {
                     "  mov ecx, \\function",
                     "  cpuid",
                     ".endm",
+                    ".macro timer_one_shot",
+                    "  wrmsr64 0x80f, 0x1ff", // spurious-interrupt vector: enable
+                    "  wrmsr64 0x832, 0x20", // LVT timer: one-shot, TIMER_VECTOR
+                    "  wrmsr64 0x83e, 0xb", // divide by 1
+                    ".endm",
+                    ".macro sleep ticks",
+                    "  wrmsr64 0x838, \\ticks", // initial count
+                    "  sti",
+                    "  hlt",
+                    "  cli",
+                    ".endm",
                     ".macro burn ticks",
                     "  mov rcx, (\\ticks) / 2",
                     "77:",
@@ -75,6 +93,8 @@ macro_rules! guest_code {
                     ".purgem rdpair",
                     ".purgem rdtsc64",
                     ".purgem oracle",
+                    ".purgem timer_one_shot",
+                    ".purgem sleep",
                     ".purgem burn",
                     ".purgem exit",
                     "lea {start}, [rip + 88b]",

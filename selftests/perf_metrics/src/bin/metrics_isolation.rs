@@ -51,12 +51,7 @@ pmu_code! {
     /// strange values in R12, halts 200 us.
     hold_and_halt:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "wrmsr64 0x30c, rdi"
         "wrmsr64 0x329, rsi"
         "mov r14, 200000"
@@ -74,10 +69,7 @@ pmu_code! {
         "inc r12"
         "4:"
         "burn 4000"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 2b"
         "exit"

@@ -52,12 +52,7 @@ pmu_code! {
     /// read of MPERF to RSI, RDI APERF.
     step:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "exit"
 
         "2:"
@@ -72,10 +67,7 @@ pmu_code! {
         "cmp r9, 1"
         "jb 6f"
         "je 5f"
-        "wrmsr64 0x838, r10"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r10"
         "jmp 6f"
         "5:"
         "exit"
@@ -99,12 +91,7 @@ pmu_code! {
     /// it counts in R12, with halts in between.
     hold:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"
+        "timer_one_shot"
         "mov rdi, 0x12345678"
         "mov rsi, 0x010203f9"
         "wrmsr64 0x30c, rdi"
@@ -124,10 +111,7 @@ pmu_code! {
         "inc r12"
         "5:"
         "burn 2000"
-        "wrmsr64 0x838, r14"
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 3b"
         "exit"

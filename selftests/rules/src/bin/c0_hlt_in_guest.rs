@@ -16,7 +16,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::cpu::Alone;
-use harness::guest::{Guest, TIMER_VECTOR, Vcpu};
+use harness::guest::{Guest, Vcpu};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
@@ -42,24 +42,14 @@ guest_code! {
     halt_once:
         "cli"
         "exit"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot, TIMER_VECTOR
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "rdtsc64 r10"
         "rdpair r8, r9"
-        "wrmsr64 0x838, rdi"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep rdi"
         "rdtsc64 r13"
         "rdpair r11, r12"
         "exit"
 }
-
-const _: () = assert!(TIMER_VECTOR == 0x20);
 
 fn require_vmx() -> Result<()> {
     if cpu::is_amd() {

@@ -40,12 +40,7 @@ guest_code! {
     /// after in R13, R11 and R12.
     send_or_sleep:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot, TIMER_VECTOR
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "exit"
         "mov rsi, rdi"
         "shr rsi, 32"
@@ -54,10 +49,7 @@ guest_code! {
         "rdtsc64 r10"
         "rdpair r8, r9"
         "2:"
-        "wrmsr64 0x838, rdi"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep rdi"
         "dec rsi"
         "jnz 2b"
         "rdtsc64 r13"
@@ -76,8 +68,6 @@ guest_code! {
         "mov r14, rax"
         "exit"
 }
-
-const _: () = assert!(TIMER_VECTOR == 0x20);
 
 fn sleep(times: u64, microseconds: u64) -> u64 {
     (times << 32) | (microseconds * 1000)

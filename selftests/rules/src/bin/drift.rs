@@ -57,18 +57,10 @@ guest_code! {
     /// The timer of the local APIC ends each HLT.
     halt_in_kernel:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "mov r14, 20000"
         "2:"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "exit"
         "jmp 2b"
 }

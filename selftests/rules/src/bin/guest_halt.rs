@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use harness::guest::{Guest, TIMER_VECTOR};
+use harness::guest::Guest;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::{Pair, cpu, guest_code, ktap, note, oracle};
@@ -28,30 +28,20 @@ guest_code! {
     /// and R9, and after in R13, R11 and R12.
     halt_often:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot, TIMER_VECTOR
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "mov rsi, rdi"
         "shr rsi, 32"
         "mov edi, edi"
         "rdtsc64 r10"
         "rdpair r8, r9"
         "2:"
-        "wrmsr64 0x838, rdi"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep rdi"
         "dec rsi"
         "jnz 2b"
         "rdtsc64 r13"
         "rdpair r11, r12"
         "exit"
 }
-
-const _: () = assert!(TIMER_VECTOR == 0x20);
 
 fn prepare() -> Result<(Module, Ratio)> {
     oracle::require()?;

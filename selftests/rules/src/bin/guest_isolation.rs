@@ -25,12 +25,7 @@ guest_code! {
     /// last values in R10 and R11, counts strange ones in R12, halts 200 us.
     read_and_halt:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "wrmsr64 0xe8, rdi"
         "wrmsr64 0xe7, rdi"
         "mov r10, rdi"
@@ -55,10 +50,7 @@ guest_code! {
         "mov r10, r8"
         "mov r11, r9"
         "burn 4000"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 2b"
         "exit"

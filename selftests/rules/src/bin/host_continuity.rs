@@ -45,22 +45,14 @@ guest_code! {
         "mov rdi, 1 << 60"
         "wrmsr64 0xe8, rdi"
         "wrmsr64 0xe7, rdi"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "mov r14, 200000"
         "2:"
         "exit"
         "mov r13, 10"
         "3:"
         "burn 4000"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 3b"
         "jmp 2b"

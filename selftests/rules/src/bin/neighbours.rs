@@ -31,12 +31,7 @@ guest_code! {
     /// values in R10 and R11, counts strange ones in R12, halts 200 us.
     keep_own:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "wrmsr64 0xe8, rdi"
         "wrmsr64 0xe7, rdi"
         "mov r10, rdi"
@@ -60,10 +55,7 @@ guest_code! {
         "mov r10, r8"
         "mov r11, r9"
         "burn 4000"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 2b"
         "exit"
@@ -75,12 +67,7 @@ guest_code! {
     /// RBP, are in R14 at the end.
     read_raw:
         "cli"
-        "mov r10, 0x1ff"
-        "wrmsr64 0x80f, r10"    // spurious-interrupt vector: enable
-        "mov r10, 0x20"
-        "wrmsr64 0x832, r10"    // LVT timer: one-shot
-        "mov r10, 0xb"
-        "wrmsr64 0x83e, r10"    // divide by 1
+        "timer_one_shot"
         "mov r13, 200"
         "2:"
         "mov rbx, -1"
@@ -115,10 +102,7 @@ guest_code! {
         "oracle 2"
         "add r14, rax"
         "mov r10, 200000"
-        "wrmsr64 0x838, r10"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r10"
         "dec r13"
         "jnz 2b"
         "exit"
@@ -128,20 +112,12 @@ guest_code! {
     /// Reads the pair 200 times, and halts 200 us each time.
     fault_often:
         "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "mov r14, 200000"
         "mov r13, 200"
         "2:"
         "rdpair r8, r9"
-        "wrmsr64 0x838, r14"    // initial count
-        "sti"
-        "hlt"
-        "cli"
+        "sleep r14"
         "dec r13"
         "jnz 2b"
         "exit"

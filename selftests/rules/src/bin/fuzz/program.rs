@@ -61,12 +61,7 @@ guest_code! {
         "27:"
         "ud2"
         "24:"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
+        "timer_one_shot"
         "mov r14, 20000"
         "wrmsr64 0x838, r14"    // initial count
         "sti"
