@@ -5,13 +5,20 @@
 use std::fs;
 use std::io;
 use std::mem;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cpu::{self, Alone};
 use crate::ktap::Skip;
 
 /// Bit of /proc/sys/kernel/tainted that a warning sets, for good.
 const TAINT_WARN: u64 = 1 << 9;
+
+/// What a CPU takes for a tick, in ticks of the TSC.
+const TICK: u64 = 20_000;
 
 const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
 
@@ -59,21 +66,50 @@ pub fn count_in_log(text: &str) -> Result<usize> {
     Ok(log()?.matches(text).count())
 }
 
-/// Returns right after a tick of the kernel's clock.
-pub fn wait_for_tick() {
-    let start = coarse_time();
-    while coarse_time() == start {}
+/// Returns right after a tick of the kernel's clock, which comes to all CPUs when
+/// CLOCK_MONOTONIC is a multiple of its period, see tick_init_jiffy_update(). The
+/// coarse clocks are no help: another CPU may keep them, and be late. One who is not
+/// alone might be preempted by then, and come back right before the next tick.
+pub fn wait_for_tick(_alone: &Alone) {
+    let period = clock(libc::clock_getres, libc::CLOCK_MONOTONIC_COARSE);
+    let ticks = || clock(libc::clock_gettime, libc::CLOCK_MONOTONIC) / period;
+    let start = ticks();
+    while ticks() == start {}
+    cpu::spin(TICK);
 }
 
-/// Time of the last tick in nanoseconds.
-fn coarse_time() -> i64 {
+type ClockCall = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int;
+
+/// What `call` says of a clock, in nanoseconds.
+fn clock(call: ClockCall, clock: libc::clockid_t) -> i64 {
     // SAFETY: `time` is writable and all zeroes is a valid value.
     let time = unsafe {
         let mut time: libc::timespec = mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time);
+        call(clock, &mut time);
         time
     };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// Returns when all of the kernel's log is on the serial console. The thread that puts it
+/// there keeps interrupts disabled for milliseconds, and ticks and IPIs from its CPU.
+pub fn wait_for_console() -> Result<()> {
+    let printer = process("pr/ttyS0")?;
+    while fs::read_to_string(printer.join("stat"))?.contains(") R ") {
+        thread::sleep(Duration::from_millis(4));
+    }
+    Ok(())
+}
+
+/// The directory in /proc of the process with this name.
+fn process(name: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
+            return Ok(path);
+        }
+    }
+    bail!("there is no process {name}")
 }
 
 /// The kernel's log, as much of it as is still there.

@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 
 use crate::Pair;
-use crate::cpu;
+use crate::cpu::Alone;
 use crate::host::{bracket, outside};
+use crate::kernel;
 use crate::oracle::{self, Truth};
 use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
 use crate::rules;
@@ -64,8 +65,11 @@ const NEARLY: u64 = 20;
 /// that compare with the truth may want to begin without. Returns how far the MSRs
 /// are off, in ticks.
 pub fn make_true(cpu: usize) -> Result<u64> {
-    cpu::pin(cpu)?;
     let device = MsrDevice::open(cpu)?;
+    // A write that came late, or to be found by a tick, would look as if the counters had
+    // run backwards.
+    let alone = Alone::on(cpu)?;
+    kernel::wait_for_tick(&alone);
     let truth = || oracle::truth(cpu as u64);
     for Counter { msr, of } in COUNTERS {
         // How long a write takes is known after it, and much the same next time.

@@ -7,14 +7,15 @@
 //! The guest sees no step, and its MPERF keeps to its TSC within one switch.
 //!
 //! A tick of the scheduler that found the written values would rightly give up
-//! frequency invariance. So they are there only between two ticks, which come at
-//! the same time on all CPUs.
+//! frequency invariance. So they are there only between two ticks, with no task that
+//! could preempt the writer in between.
 
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::host::{bracket, outside};
 use harness::module::Module;
@@ -37,10 +38,13 @@ const SPIN_TICKS: u64 = 10_000;
 const GUEST_TICKS: u64 = 15_000_000;
 
 guest_code! {
-    /// Sets both counters to 2^58, reads TSC R10 and pair R8 and R9, and then
-    /// looks for steps of 2^36 and more for RDI ticks. Counts steps in R12; the
-    /// last TSC less R10 is in R11, the last pair in R13 and R14.
-    watch_running:
+    /// Sets both counters to 2^58, reads TSC R10 and pair R8 and R9, and then looks for
+    /// steps of 2^36 and more for RDI ticks, with a sleep of RSI ns before each look if
+    /// that is not 0. Counts steps in R12; the last TSC less R10 is in R11, the last pair
+    /// in R13 and R14.
+    watch_itself:
+        "cli"
+        "timer_one_shot"
         "mov r8, 1 << 58"
         "wrmsr64 0xe8, r8"
         "wrmsr64 0xe7, r8"
@@ -49,67 +53,26 @@ guest_code! {
         "mov r13, r8"
         "mov r14, r9"
         "2:"
+        "test rsi, rsi"
+        "jz 3f"
+        "sleep rsi"
+        "3:"
         "rdtsc64 r11"
         "sub r11, r10"
-        "rdpair rsi, rbp"
-        "mov rax, rsi"
+        "rdpair rbx, rbp"
+        "mov rax, rbx"
         "sub rax, r13"
-        "shr rax, 36"
-        "jz 3f"
-        "inc r12"
-        "3:"
-        "mov rax, rbp"
-        "sub rax, r14"
         "shr rax, 36"
         "jz 4f"
         "inc r12"
         "4:"
-        "mov r13, rsi"
-        "mov r14, rbp"
-        "cmp r11, rdi"
-        "jb 2b"
-        "exit"
-}
-
-guest_code! {
-    /// The same, but halts for 2 ms in each turn.
-    watch_halting:
-        "cli"
-        "mov r14, 0x1ff"
-        "wrmsr64 0x80f, r14"    // spurious-interrupt vector: enable
-        "mov r14, 0x20"
-        "wrmsr64 0x832, r14"    // LVT timer: one-shot
-        "mov r14, 0xb"
-        "wrmsr64 0x83e, r14"    // divide by 1
-        "mov r8, 1 << 58"
-        "wrmsr64 0xe8, r8"
-        "wrmsr64 0xe7, r8"
-        "rdtsc64 r10"
-        "rdpair r8, r9"
-        "mov r13, r8"
-        "mov r14, r9"
-        "2:"
-        "mov rsi, 2000000"
-        "wrmsr64 0x838, rsi"    // initial count
-        "sti"
-        "hlt"
-        "cli"
-        "rdtsc64 r11"
-        "sub r11, r10"
-        "rdpair rsi, rbp"
-        "mov rax, rsi"
-        "sub rax, r13"
-        "shr rax, 36"
-        "jz 3f"
-        "inc r12"
-        "3:"
         "mov rax, rbp"
         "sub rax, r14"
         "shr rax, 36"
-        "jz 4f"
+        "jz 5f"
         "inc r12"
-        "4:"
-        "mov r13, rsi"
+        "5:"
+        "mov r13, rbx"
         "mov r14, rbp"
         "cmp r11, rdi"
         "jb 2b"
@@ -130,11 +93,9 @@ impl Drop for TrueAgain {
 fn prepare() -> Result<(Module, Ratio, TrueAgain)> {
     oracle::require()?;
     cpu::pin(CPU)?;
-    Ok((
-        Module::loaded()?,
-        Ratio::set(ALL_CPUS, RATIO_ONE),
-        TrueAgain,
-    ))
+    let module = Module::loaded()?;
+    kernel::wait_for_console()?;
+    Ok((module, Ratio::set(ALL_CPUS, RATIO_ONE), TrueAgain))
 }
 
 /// The worst error of all writes, how many there were, and how many of these to a
@@ -151,7 +112,9 @@ impl Written {
     fn one(&mut self, device: &MsrDevice, way: Way, counter: Counter, value: u64) -> Result<()> {
         let truth = || (counter.of)(oracle::truth(CPU as u64).host);
 
-        kernel::wait_for_tick();
+        // The tick may have had to wait on another CPU, but not for longer than this read.
+        device.read(way, counter.msr)?;
+        cpu::spin(SPIN_TICKS);
         let hardware = oracle::truth(CPU as u64).hardware;
         self.writes += 1;
         self.found += u64::from(hardware.aperf >> 58 == 1 && hardware.mperf >> 58 == 1);
@@ -168,13 +131,17 @@ impl Written {
         Ok(device.write(way, counter.msr, truth() + (after - before))?)
     }
 
-    /// Writes each of the values to each counter in each way.
-    fn all() -> Result<Self> {
+    /// Writes each of the values to each counter in each way, from `writer_cpu`.
+    fn all(writer_cpu: usize) -> Result<Self> {
         let device = MsrDevice::open(CPU)?;
         let mut written = Written::default();
         for way in [Way::Offset, Way::Registers] {
             for counter in COUNTERS {
                 for value in VALUES {
+                    // A guest on the same CPU has it meanwhile.
+                    thread::sleep(Duration::from_millis(1));
+                    let alone = Alone::on(writer_cpu)?;
+                    kernel::wait_for_tick(&alone);
                     written.one(&device, way, counter, value)?;
                 }
             }
@@ -192,29 +159,34 @@ impl Written {
 
 fn without_guest(writer_cpu: usize) -> Result<()> {
     let _setup = prepare()?;
-    cpu::pin(writer_cpu)?;
-    Written::all().map(|_| ())
+    Written::all(writer_cpu).map(|_| ())
 }
 
-/// Checks what the guest saw, other than the time that it halted.
-fn expect_untouched(regs: &kvm_regs, halts: bool) -> Result<()> {
+/// Checks what a guest saw that halted for `sleep` ns at a time.
+fn expect_untouched(regs: &kvm_regs, sleep: u64) -> Result<()> {
     let mperf = regs.r14.wrapping_sub(regs.r9);
     note!("guest: MPERF advanced by {mperf}, TSC by {}", regs.r11);
     ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
     ensure!(regs.r12 == 0, "the guest saw {} steps", regs.r12);
     ensure!(
-        halts || mperf.abs_diff(regs.r11) <= ONE_SWITCH,
+        sleep != 0 || mperf.abs_diff(regs.r11) <= ONE_SWITCH,
         "guest MPERF left its TSC"
     );
     Ok(())
 }
 
-/// Writes from `writer_cpu` while a guest with `code` runs on [`CPU`].
-fn beside_guest(writer_cpu: usize, code: &[u8], halts: bool) -> Result<()> {
+/// Writes from `writer_cpu` while a guest runs on [`CPU`] that halts for `sleep` ns at a
+/// time, if that is not 0.
+fn beside_guest(writer_cpu: usize, sleep: u64) -> Result<()> {
     let _setup = prepare()?;
-    let guest = Guest::with_irqchip(code)?;
+    let guest = Guest::with_irqchip(watch_itself())?;
     let mut vcpu = guest.vcpu(0)?;
-    vcpu.set_argument(GUEST_TICKS)?;
+    let regs = kvm_regs {
+        rdi: GUEST_TICKS,
+        rsi: sleep,
+        ..vcpu.regs()?
+    };
+    vcpu.fd().set_regs(&regs).context("KVM_SET_REGS")?;
 
     let (regs, written) = thread::scope(|scope| -> Result<_> {
         let runner = scope.spawn(|| -> Result<_> {
@@ -223,12 +195,12 @@ fn beside_guest(writer_cpu: usize, code: &[u8], halts: bool) -> Result<()> {
         });
         cpu::pin(writer_cpu)?;
         thread::sleep(Duration::from_millis(3));
-        let written = Written::all();
+        let written = Written::all(writer_cpu);
         let regs = runner.join().unwrap()?;
         Ok((regs, written?))
     })?;
 
-    expect_untouched(&regs, halts)?;
+    expect_untouched(&regs, sleep)?;
     // A writer on the same CPU comes from user space, with the host's values.
     ensure!(
         writer_cpu == CPU || written.found >= written.writes / 2,
@@ -243,11 +215,11 @@ fn from_afar(test: fn(usize) -> Result<()>) -> Result<()> {
 }
 
 fn beside_running(writer_cpu: usize) -> Result<()> {
-    beside_guest(writer_cpu, watch_running(), false)
+    beside_guest(writer_cpu, 0)
 }
 
 fn beside_halting(writer_cpu: usize) -> Result<()> {
-    beside_guest(writer_cpu, watch_halting(), true)
+    beside_guest(writer_cpu, 2_000_000)
 }
 
 fn main() -> ExitCode {
@@ -266,5 +238,9 @@ fn main() -> ExitCode {
         ("beside a halting guest, from another CPU", || {
             from_afar(beside_halting)
         }),
+        (
+            "the scheduler's frequency invariance stays on",
+            kernel::expect_frequency_invariance,
+        ),
     ])
 }

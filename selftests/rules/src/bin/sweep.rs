@@ -346,10 +346,10 @@ fn nmis() -> Result<u64> {
 fn after_access() -> Result<()> {
     let _setup = prepare()?;
     let msrs = Msrs::open(0)?;
-    let _alone = cpu::Alone::on(0)?;
+    let alone = cpu::Alone::on(0)?;
 
     // The tick reads the pair, too.
-    kernel::wait_for_tick();
+    kernel::wait_for_tick(&alone);
     let before = nmis()?;
     oracle::within(0..0);
     oracle::inject(Event::Nmi, 1, From::Access, 3);
