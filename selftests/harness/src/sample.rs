@@ -11,10 +11,11 @@ use crate::guest_code;
 
 guest_code! {
     /// TSC before MPERF's read in R10, after it in R11, and after APERF's in R14;
-    /// event RDI, counted before all reads in R12, and after in R13.
+    /// event RDI on all CPUs, as the vCPU may be moved, counted before all reads in
+    /// R12, and after in R13.
     sample_on_each_run:
         "2:"
-        "mov rbx, -1"
+        "mov rbx, -2"
         "mov rdx, rdi"
         "oracle 2"
         "mov r12, rax"
@@ -23,7 +24,7 @@ guest_code! {
         "rdtsc64 r11"
         "rdmsr64 0xe8, r8"
         "rdtsc64 r14"
-        "mov rbx, -1"
+        "mov rbx, -2"
         "mov rdx, rdi"
         "oracle 2"
         "mov r13, rax"
@@ -45,7 +46,7 @@ pub struct Sample {
     pub tsc: (u64, u64),
     /// The guest's TSC after it read APERF, which it did after MPERF.
     pub end: u64,
-    /// VM exits by RDMSR that both reads took.
+    /// VM exits by RDMSR that both reads took, and those of other vCPUs meanwhile.
     pub exits: u64,
 }
 

@@ -6,7 +6,7 @@
 //! Bounds: MPERF keeps to the guest's TSC but for one switch. Between two looks,
 //! APERF advances by no more than the CPUs could at their frequency between the
 //! TSC before the first look and that after the second, and one switch; so does
-//! the sum of all.
+//! the sum of all. No read exits.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +53,7 @@ impl Watched {
     fn look(&mut self, vcpu: &mut Vcpu) -> Result<()> {
         let next = Sample::take(vcpu)?;
         let (last, excess) = (self.last, excess(&self.last, &next));
+        ensure!(next.exits == 0, "reads exited");
         ensure!(next.pair.mperf > last.pair.mperf, "MPERF stands still");
         ensure!(next.pair.aperf > last.pair.aperf, "APERF stands still");
         ensure!(excess <= ONE_SWITCH, "APERF jumped by {excess} ticks");
