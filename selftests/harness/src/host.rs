@@ -2,16 +2,15 @@
 
 //! The pair as host user space reads it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::mem;
-use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
 use crate::oracle;
 use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use crate::perf::{self, Attr, Scope};
 
 /// MSRs of one CPU: /dev/cpu/N/msr. A read executes RDMSR on that CPU, by an
 /// IPI if it is another one.
@@ -71,38 +70,20 @@ pub struct PerfMsr(File);
 impl PerfMsr {
     /// Opens `event`, such as "aperf", of the msr PMU on `cpu`.
     pub fn open(event: &str, cpu: usize) -> Result<Self> {
-        Self::count(event, -1, cpu as i32)
+        Ok(PerfMsr(perf::open(
+            &Attr::msr(event)?,
+            Scope::Cpu(cpu),
+            None,
+        )?))
     }
 
     /// Opens `event` for the calling thread, on whatever CPU it runs.
     pub fn of_this_thread(event: &str) -> Result<Self> {
-        Self::count(event, 0, -1)
-    }
-
-    fn count(event: &str, thread: libc::pid_t, cpu: i32) -> Result<Self> {
-        let pmu = "/sys/bus/event_source/devices/msr";
-        let pmu_type = fs::read_to_string(format!("{pmu}/type")).context("perf's msr PMU")?;
-        let config = fs::read_to_string(format!("{pmu}/events/{event}"))
-            .with_context(|| format!("event {event} of perf's msr PMU"))?;
-        let config = config
-            .trim()
-            .strip_prefix("event=0x")
-            .context("event=0x...")?;
-
-        let mut attr = PerfEventAttr {
-            pmu_type: pmu_type.trim().parse()?,
-            size: size_of::<PerfEventAttr>() as u32,
-            config: u64::from_str_radix(config, 16)?,
-            rest: [0; 6],
-        };
-        // SAFETY: `attr` is as large as it says, and the kernel takes zeroes
-        // for every member that is not set.
-        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &mut attr, thread, cpu, -1, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error()).context("perf_event_open");
-        }
-        // SAFETY: The system call returned a descriptor that nobody else owns.
-        Ok(PerfMsr(unsafe { File::from_raw_fd(fd as i32) }))
+        Ok(PerfMsr(perf::open(
+            &Attr::msr(event)?,
+            Scope::ThisThread,
+            None,
+        )?))
     }
 
     /// Ticks since the event was opened.
@@ -112,14 +93,3 @@ impl PerfMsr {
         Ok(u64::from_le_bytes(value))
     }
 }
-
-/// `struct perf_event_attr` in its first published size, PERF_ATTR_SIZE_VER0.
-#[repr(C)]
-struct PerfEventAttr {
-    pmu_type: u32,
-    size: u32,
-    config: u64,
-    rest: [u64; 6],
-}
-
-const _: () = assert!(mem::size_of::<PerfEventAttr>() == 64);

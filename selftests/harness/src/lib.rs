@@ -9,6 +9,7 @@
 
 pub mod child;
 pub mod cpu;
+pub mod cpufreq;
 pub mod debugfs;
 pub mod guest;
 pub mod host;
@@ -20,7 +21,10 @@ pub mod msr_device;
 pub mod nested;
 pub mod oracle;
 pub mod pair;
+pub mod perf;
+pub mod perf_group;
 pub mod qemu;
+pub mod rdpru;
 pub mod rules;
 pub mod sample;
 pub mod signal;

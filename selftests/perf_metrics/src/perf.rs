@@ -4,9 +4,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use harness::perf::{self, Attr, Scope};
 
 use crate::metrics::{FULL_SCALE, Metrics};
 
@@ -51,22 +51,10 @@ impl Event {
     }
 
     fn open(Kind(event_type, config): Kind, flags: u64, leader: Option<&Event>) -> Result<Self> {
-        let mut attr = PerfEventAttr {
-            event_type,
-            size: size_of::<PerfEventAttr>() as u32,
-            config,
-            flags,
-            ..Default::default()
-        };
-        let leader = leader.map_or(-1, |leader| leader.0.as_raw_fd());
-        // SAFETY: `attr` is as large as it says.
-        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &mut attr, 0, -1, leader, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("perf_event_open of event {config:#x}"));
-        }
-        // SAFETY: The system call returned a descriptor that nobody else owns.
-        Ok(Event(unsafe { File::from_raw_fd(fd as i32) }))
+        let mut attr = Attr::new(event_type, config);
+        attr.flags = flags;
+        let leader = leader.map(|leader| &leader.0);
+        Ok(Event(perf::open(&attr, Scope::ThisThread, leader)?))
     }
 
     /// How often it happened.
@@ -104,19 +92,3 @@ impl Topdown {
         Ok((slots, Metrics(counts.map(part))))
     }
 }
-
-/// `struct perf_event_attr` in its first published size, PERF_ATTR_SIZE_VER0.
-#[derive(Default)]
-#[repr(C)]
-struct PerfEventAttr {
-    event_type: u32,
-    size: u32,
-    config: u64,
-    sample_period: u64,
-    sample_type: u64,
-    read_format: u64,
-    flags: u64,
-    rest: [u64; 2],
-}
-
-const _: () = assert!(size_of::<PerfEventAttr>() == 64);

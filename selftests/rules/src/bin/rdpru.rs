@@ -5,27 +5,21 @@
 //!
 //! Bound: one switch outside of what the true counters are before and after.
 
-use std::arch::asm;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use harness::cpu::{self, cpuid};
 use harness::guest::Guest;
 use harness::host::{bracket, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, THIS_CPU};
-use harness::{ONE_SWITCH, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle, rdpru};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
-
-/// What RDPRU finds in ECX.
-const MPERF: u32 = 0;
-const APERF: u32 = 1;
 
 guest_code! {
     /// Executes RDPRU of each register, with a handler for #UD that skips it and
@@ -60,35 +54,19 @@ guest_code! {
 }
 
 fn prepare() -> Result<(Module, Ratio)> {
-    const EBX_RDPRU: u32 = 1 << 4;
     oracle::require()?;
-    if cpuid(0x8000_0000).eax < 0x8000_0008 || cpuid(0x8000_0008).ebx & EBX_RDPRU == 0 {
+    if !rdpru::exists() {
         bail!(Skip("this CPU has no RDPRU".into()));
     }
     cpu::pin(0)?;
     Ok((Module::loaded()?, Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5)))
 }
 
-fn rdpru(register: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: The CPU has the instruction, and Linux leaves CR4.TSD clear.
-    unsafe {
-        asm!(
-            ".byte 0x0f, 0x01, 0xfd",
-            in("ecx") register,
-            out("eax") low,
-            out("edx") high,
-            options(nostack, nomem),
-        );
-    }
-    (u64::from(high) << 32) | u64::from(low)
-}
-
 /// How far RDPRU is from the truth, in ticks.
 fn error() -> u64 {
     let truth = || oracle::truth(THIS_CPU).host;
-    let (aperf, true_aperf) = bracket(|| truth().aperf, || rdpru(APERF));
-    let (mperf, true_mperf) = bracket(|| truth().mperf, || rdpru(MPERF));
+    let (aperf, true_aperf) = bracket(|| truth().aperf, rdpru::aperf);
+    let (mperf, true_mperf) = bracket(|| truth().mperf, rdpru::mperf);
     outside(aperf, true_aperf).max(outside(mperf, true_mperf))
 }
 
