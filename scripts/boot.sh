@@ -39,11 +39,16 @@ tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
 esac
 [[ -z ${OVERLAY:-} ]] || INITRAMFS+=("$OVERLAY")
 
-# intel_pstate does not know this model of CPU. Told that it has HWP, the driver
-# finds that it cannot use it, and does without on any model.
-ARGUMENTS=
+# A machine whose frequency Linux controls. intel_pstate does not know this model of
+# CPU. Told that it has HWP, the driver finds that it cannot use it, and does without on
+# any model. amd-pstate needs CPPC from CPU and BIOS.
+ARGUMENTS='' FEATURES=''
 case $VENDOR:$RUN in
-intel:*:pstate_driver) ARGUMENTS='setcpuid=hwp intel_pstate=active' ;;
+intel:pstate | intel:*:pstate_driver) ARGUMENTS='setcpuid=hwp intel_pstate=active' ;;
+amd:pstate | amd:*:pstate_driver)
+	ARGUMENTS='amd_pstate=passive' FEATURES=cppc
+	INITRAMFS=("$BUILD/initramfs/acpi.cpio" "${INITRAMFS[@]}")
+	;;
 esac
 
 # A disc without dates and identifiers of its own, so that the same files boot
@@ -74,7 +79,7 @@ make_disc() {
 
 make_bochsrc() {
 	cat >"$DIR/bochsrc" <<-EOF
-		cpu: model=$MODEL, count=$CPUS, ips=$TICKS_PER_SECOND, quantum=16, ignore_bad_msrs=0, reset_on_triple_fault=0
+		cpu: model=$MODEL, ${FEATURES:+add_features=$FEATURES, }count=$CPUS, ips=$TICKS_PER_SECOND, quantum=16, ignore_bad_msrs=0, reset_on_triple_fault=0
 		memory: guest=1024, host=1024
 		romimage: file=/usr/share/bochs/BIOS-bochs-latest
 		vgaromimage: file=/usr/share/vgabios/vgabios-stdvga.bin

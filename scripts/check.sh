@@ -17,8 +17,8 @@ MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
 PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
 # With QEMU and an operator's tools.
 TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
-# Where intel_pstate binds, for its test alone.
-PSTATE_BOOT="intel-pstate intel 2 one:aperfmperf:pstate_driver"
+# Where Linux controls the frequency.
+PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
 # The same twice, with two CPUs, preemption and hops.
 TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
@@ -42,10 +42,11 @@ if [[ -n $TEST ]]; then
 	[[ $TEST == *:* ]] || TEST=aperfmperf:$TEST
 	[[ $TEST != perf_metrics:* ]] || MACHINES=("${PMU_MACHINES[@]}")
 	[[ $TEST != tools:* ]] || MACHINES=("${TOOLS_MACHINES[@]}")
+	[[ $TEST != aperfmperf:pstate_driver* ]] || MACHINES=("${PSTATE_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
 	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}"
-		"${TOOLS_MACHINES[@]/%/ tools}" "$PSTATE_BOOT" "${TWINS[@]}")
+		"${TOOLS_MACHINES[@]/%/ tools}" "${PSTATE_MACHINES[@]/%/ pstate}" "${TWINS[@]}")
 	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
 	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
 fi

@@ -6,7 +6,8 @@
 # Pack the emulated host's root file system into build/initramfs/host.cpio.zst:
 # busybox, KVM and each MODULE, the selftests, and what a guest boots. What only the
 # tests of IA32_PERF_METRICS need goes on top of it: perf_metrics.cpio.zst, with a
-# list of tests of its own.
+# list of tests of its own. In front of it may go acpi.cpio, tables that the machine's
+# BIOS lacks.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/pack.sh"
@@ -52,6 +53,12 @@ cp "$KERNEL/arch/x86/boot/bzImage" "$OUT/host/guest"
 [[ -z $KVMTOOL ]] || install -m 755 "$KVMTOOL" "$OUT/host/guest/lkvm"
 
 pack "$OUT/host" "$OUT/host.cpio.zst"
+
+# Linux looks for tables where nothing is compressed.
+mkdir -p "$OUT/acpi/kernel/firmware/acpi"
+iasl -p "$OUT/acpi/kernel/firmware/acpi/cppc" "$ROOT/scripts/initramfs/cppc.asl"
+pack "$OUT/acpi" "$OUT/acpi.cpio.zst"
+zstd -q -d --rm "$OUT/acpi.cpio.zst"
 
 mkdir -p "$OUT/perf_metrics/guest"
 make -C "$ROOT/selftests" KSRC="$KERNEL" COLLECTION=perf_metrics \

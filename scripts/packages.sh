@@ -14,7 +14,7 @@ COMMON=(
 	gcc g++ libc6-dev make bc bison flex kmod libelf-dev libssl-dev perl rsync
 	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION" "libclang1-$LLVM_VERSION"
 	# the emulated machine's disc and firmware
-	bochsbios vgabios busybox-static grub-common grub-pc-bin mtools xorriso
+	acpica-tools bochsbios vgabios busybox-static grub-common grub-pc-bin mtools xorriso
 	# documentation, charts and lint
 	python3-venv gnuplot-nox shellcheck
 )

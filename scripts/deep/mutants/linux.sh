@@ -6,6 +6,12 @@
 mutant scheduler-reads-raw arch/x86/kernel/cpu/aperfmperf.c \
 	'/^void arch_scale_freq_tick/,/^}/s/mperf = host_mperf();/rdmsrq(MSR_IA32_MPERF, mperf);/' \
 	intel-1:host_readers
+mutant intel-pstate-reads-raw drivers/cpufreq/intel_pstate.c \
+	'/^static inline bool intel_pstate_sample/,/^}/s/aperf = host_aperf();/rdmsrq(MSR_IA32_APERF, aperf);/' \
+	intel-2:pstate_driver
+mutant amd-pstate-reads-raw drivers/cpufreq/amd-pstate.c \
+	'/^static inline bool amd_pstate_sample/,/^}/s/aperf = host_aperf();/rdmsrq(MSR_IA32_APERF, aperf);/' \
+	amd-2:pstate_driver
 mutant perf-reads-raw arch/x86/events/msr.c \
 	's/if (is_aperfmperf_hooked(event->hw\.event_base))/if (false)/' \
 	intel-2:host_continuity

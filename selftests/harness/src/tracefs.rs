@@ -24,6 +24,8 @@ pub struct Tracing {
 /// One event.
 #[derive(Debug)]
 pub struct Event {
+    /// Where it was traced.
+    pub cpu: usize,
     pub name: String,
     fields: HashMap<String, String>,
 }
@@ -80,10 +82,15 @@ impl Drop for Tracing {
 impl Event {
     /// Of a line such as `task-pid [000] d..1. 12.345678: name: field=value field=value`.
     fn parse(line: &str) -> Result<Self> {
+        let cpu = line
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'))
+            .with_context(|| format!("no CPU: {line}"))?;
         let mut parts = line.splitn(3, ": ").skip(1);
         let name = parts.next().with_context(|| format!("no event: {line}"))?;
         let fields = parts.next().unwrap_or_default().split(' ');
         Ok(Event {
+            cpu: cpu.0.parse()?,
             name: name.into(),
             fields: fields
                 .filter_map(|field| field.split_once('='))

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Rule host-continuity for the host's other readers: /dev/cpu/N/msr in all its
-//! ways, perf's view of a vCPU's task, and the scheduler's tick.
+//! ways, ACPI's feedback counters, perf's view of a vCPU's task, and the scheduler's
+//! tick.
 //!
-//! A read by device is bracketed by two looks at the true counters, and may lie
+//! A read by device or ACPI is bracketed by two looks at the true counters, and may lie
 //! outside of its bracket by one switch. What perf counted for a task is compared
 //! with the scheduler's account of it, within 1 %: the scheduler's clock stops at
 //! another point of a switch than perf does. A frequency may be off by 10 %: it is
@@ -18,12 +19,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::guest::{Guest, Vcpu};
-use harness::host::PerfMsr;
+use harness::host::{PerfMsr, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, cpufreq, guest_code, kernel, ktap, note, oracle};
 
 /// Where the vCPU runs.
 const CPU: usize = 0;
@@ -65,8 +66,11 @@ guest_code! {
 }
 
 fn prepare(ratio: u64) -> Result<(Module, Ratio)> {
-    oracle::require()?;
+    let machine = oracle::require()?;
     cpu::pin(CPU)?;
+    if cpufreq::driver().is_some() {
+        cpufreq::hold(machine.tsc_hz / 1000)?;
+    }
     Ok((Module::loaded()?, Ratio::set(ALL_CPUS, ratio)))
 }
 
@@ -95,10 +99,10 @@ fn foreign() -> bool {
     truth.hardware.distance(truth.host) > ONE_SWITCH
 }
 
-/// Reads from `reader_cpu` while a guest with `code` runs on [`CPU`].
-fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
+/// Reads from `reader_cpu` while a guest with `code` runs on [`CPU`]. `error` reads and
+/// returns how far that was from the truth.
+fn read(reader_cpu: usize, code: &[u8], error: impl Fn() -> Result<u64>) -> Result<()> {
     let _setup = prepare(THROTTLED)?;
-    let device = MsrDevice::open(CPU)?;
     let guest = Guest::with_irqchip(code)?;
     let mut vcpu = guest.vcpu(0)?;
 
@@ -108,13 +112,13 @@ fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
         for _ in 0..READS {
             thread::sleep(Duration::from_micros(20));
             let before = foreign();
-            worst = worst.max(device.error(way)?);
+            worst = worst.max(error()?);
             found += u64::from(before && foreign());
         }
         Ok((worst, found))
     })?;
 
-    note!("{READS} reads by {way:?}, worst error {worst} ticks; {found} beside a guest's values");
+    note!("{READS} reads, worst error {worst} ticks; {found} beside a guest's values");
     ensure!(worst <= ONE_SWITCH, "the host pair is off by {worst} ticks");
     // A reader on the same CPU comes from user space, with the host's values.
     ensure!(
@@ -124,9 +128,41 @@ fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
     Ok(())
 }
 
+fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
+    oracle::require()?;
+    let device = MsrDevice::open(CPU)?;
+    read(reader_cpu, code, || Ok(device.error(way)?))
+}
+
 fn by_device_from_afar(way: Way, code: &[u8]) -> Result<()> {
     cpu::require_two()?;
     by_device(way, 1, code)
+}
+
+/// How far ACPI's feedback counters are from the truth, in ticks. The reference counter
+/// is MPERF, and the delivered one APERF, see scripts/initramfs/cppc.asl.
+fn feedback_error() -> Result<u64> {
+    let path = format!("/sys/devices/system/cpu/cpu{CPU}/acpi_cppc/feedback_ctrs");
+    let before = oracle::truth(CPU as u64).host;
+    let counters = fs::read_to_string(path)?;
+    let after = oracle::truth(CPU as u64).host;
+    let counter = |name: &str| -> Result<u64> {
+        let value = counters
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name));
+        Ok(value
+            .with_context(|| format!("no {name} in {counters}"))?
+            .parse()?)
+    };
+    Ok(outside(counter("del:")?, (before.aperf, after.aperf))
+        .max(outside(counter("ref:")?, (before.mperf, after.mperf))))
+}
+
+fn by_cppc(reader_cpu: usize, code: &[u8]) -> Result<()> {
+    if !Path::new(&format!("/sys/devices/system/cpu/cpu{CPU}/acpi_cppc")).exists() {
+        bail!(Skip("this machine's BIOS has no CPPC".into()));
+    }
+    read(reader_cpu, code, feedback_error)
 }
 
 /// Counts a vCPU's thread that shares its CPU with another one.
@@ -174,42 +210,22 @@ fn perf_of_a_task() -> Result<()> {
     Ok(())
 }
 
-/// What /proc/cpuinfo says of a CPU.
-fn cpuinfo_mhz(cpu: usize) -> Result<f64> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
-    let mhz = cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("cpu MHz"))
-        .nth(cpu)
-        .and_then(|line| line.split(": ").nth(1));
-    Ok(mhz.context("no cpu MHz")?.trim().parse()?)
-}
-
-fn scaling_mhz() -> Result<f64> {
-    let path = format!("/sys/devices/system/cpu/cpu{CPU}/cpufreq/scaling_cur_freq");
-    if !Path::new(&path).exists() {
-        bail!(Skip("no cpufreq driver knows this machine".into()));
-    }
-    let khz: f64 = fs::read_to_string(path)?.trim().parse()?;
-    Ok(khz / 1e3)
-}
-
 /// `shown` must follow the true frequency while a guest runs.
-fn frequency(shown: fn() -> Result<f64>) -> Result<()> {
+fn frequency(shown: fn(usize) -> Result<u64>) -> Result<()> {
     let machine = oracle::require()?;
     for ratio in [THROTTLED, RATIO_ONE / 2, RATIO_ONE] {
         let _setup = prepare(ratio)?;
         let guest = Guest::new(write_and_exit())?;
         let mut vcpu = guest.vcpu(0)?;
-        let mhz = beside(&mut vcpu, || {
+        let khz = beside(&mut vcpu, || {
             thread::sleep(Duration::from_millis(30));
-            shown()
+            shown(CPU)
         })?;
 
-        let expected = machine.tsc_hz as f64 / 1e6 * ratio as f64 / RATIO_ONE as f64;
-        note!("{mhz:.3} MHz, the CPU runs at {expected:.3} MHz");
+        let expected = machine.tsc_hz / 1000 * ratio / RATIO_ONE;
+        note!("{khz} kHz, the CPU runs at {expected} kHz");
         ensure!(
-            (mhz / expected - 1.0).abs() <= 0.1,
+            khz.abs_diff(expected) <= expected / 10,
             "the host sees another frequency"
         );
     }
@@ -233,11 +249,21 @@ fn main() -> ExitCode {
         ("registers, from another CPU, while it halts", || {
             by_device_from_afar(Way::Registers, write_and_halt())
         }),
+        ("feedback counters of ACPI, on the same CPU", || {
+            by_cppc(CPU, write_and_halt())
+        }),
+        ("feedback counters of ACPI, from another CPU", || {
+            by_cppc(1, write_and_exit())
+        }),
+        (
+            "feedback counters of ACPI, from another CPU, while it halts",
+            || by_cppc(1, write_and_halt()),
+        ),
         ("perf of the vCPU's task", perf_of_a_task),
         ("cpu MHz in /proc/cpuinfo", || {
-            frequency(|| cpuinfo_mhz(CPU))
+            frequency(cpufreq::cpuinfo_khz)
         }),
-        ("scaling_cur_freq", || frequency(scaling_mhz)),
+        ("scaling_cur_freq", || frequency(cpufreq::scaling_khz)),
         (
             "the scheduler's frequency invariance stays on",
             kernel::expect_frequency_invariance,

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! Rule host-continuity for the driver that chooses the CPU's frequency:
-//! intel_pstate samples the counters in the scheduler's context, whenever the
+//! Rule host-continuity for the drivers that choose the CPU's frequency, intel_pstate
+//! and amd-pstate: they sample the counters in the scheduler's context, whenever the
 //! scheduler looks at the load, and so also while a vCPU's thread is current.
 //!
 //! The driver is made to ask for one frequency, and each of its samples must show
-//! it, within 1 %. It binds only where scripts/boot.sh is asked for this test.
+//! it, within 1 %. So must RDPRU over some time, and scaling_cur_freq and
+//! /proc/cpuinfo within 10 %, as they show the average of one tick: with and without a
+//! guest. A driver binds only where scripts/boot.sh is asked for this test.
 
-use std::fs;
+use std::collections::HashSet;
 use std::process::ExitCode;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use harness::guest::Guest;
 use harness::ktap::Skip;
 use harness::module::Module;
-use harness::tracefs::Tracing;
-use harness::{cpu, guest_code, kernel, ktap, note, oracle};
+use harness::tracefs::{Event, Tracing};
+use harness::{cpu, cpufreq, guest_code, kernel, ktap, note, oracle, rdpru};
 
 /// Where the vCPU runs.
 const CPU: usize = 0;
 /// One and a half of the emulated CPU's base frequency.
 const KHZ: u64 = 300_000;
 const TURNS: u64 = 300;
+/// What a turn takes.
+const TICKS: u64 = 200_000;
 
 guest_code! {
     /// Makes its values as different from the host's as can be.
@@ -37,24 +39,40 @@ guest_code! {
         "jmp 2b"
 }
 
-fn cpufreq(cpu: usize, file: &str) -> String {
-    format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}")
+/// A driver's event with a sample: the counters' advance since the one before.
+struct Driver {
+    name: &'static str,
+    event: &'static str,
 }
 
-/// Lets the driver ask for [`KHZ`] on all CPUs, whatever the load.
-fn fix_frequency() -> Result<()> {
-    let driver = fs::read_to_string(cpufreq(CPU, "scaling_driver")).unwrap_or_default();
-    if driver.trim() != "intel_pstate" {
-        bail!(Skip("needs the driver intel_pstate".into()));
-    }
-    for cpu in 0..cpu::online() {
-        for limit in ["scaling_max_freq", "scaling_min_freq"] {
-            let file = cpufreq(cpu, limit);
-            fs::write(&file, KHZ.to_string()).context(file)?;
-        }
-    }
-    thread::sleep(Duration::from_millis(50));
-    Ok(())
+const DRIVERS: [Driver; 2] = [
+    Driver {
+        name: "intel_pstate",
+        event: "power/pstate_sample",
+    },
+    Driver {
+        name: "amd-pstate",
+        event: "amd_cpu/amd_pstate_perf",
+    },
+];
+
+/// The driver, which asks for [`KHZ`] on all CPUs from now on.
+fn held_driver() -> Result<&'static Driver> {
+    let name = cpufreq::driver();
+    let known = |driver: &&Driver| name.as_deref() == Some(driver.name);
+    let Some(driver) = DRIVERS.iter().find(known) else {
+        bail!(Skip("needs the driver intel_pstate or amd-pstate".into()));
+    };
+    cpufreq::hold(KHZ)?;
+    Ok(driver)
+}
+
+/// Leaves out the first sample of each CPU: amd-pstate samples only while it is traced,
+/// so that one reaches back to a time at another frequency.
+fn but_first(events: Vec<Event>) -> Vec<Event> {
+    let mut seen = HashSet::new();
+    let known = |event: &Event| !seen.insert(event.cpu);
+    events.into_iter().filter(known).collect()
 }
 
 fn near(khz: u64, percent: u64) -> bool {
@@ -63,19 +81,19 @@ fn near(khz: u64, percent: u64) -> bool {
 
 fn samples() -> Result<()> {
     let machine = oracle::require()?;
-    fix_frequency()?;
+    let driver = held_driver()?;
     cpu::pin(CPU)?;
     let _module = Module::loaded()?;
     let guest = Guest::new(write_and_exit())?;
     let mut vcpu = guest.vcpu(0)?;
 
-    let tracing = Tracing::of("power/pstate_sample")?;
+    let tracing = Tracing::of(driver.event)?;
     let start = cpu::tsc();
     for _ in 0..TURNS {
         vcpu.resume()?;
     }
     let elapsed = cpu::tsc() - start;
-    let samples = tracing.stop()?;
+    let samples = but_first(tracing.stop()?);
 
     let mut shown = Vec::new();
     for sample in &samples {
@@ -104,31 +122,76 @@ fn samples() -> Result<()> {
     kernel::expect_no_warning()
 }
 
-fn scaling_cur_freq() -> Result<()> {
+/// What the CPU is busy with for [`TICKS`].
+type Work<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// What is furthest from [`KHZ`] of all that `read` returns.
+fn furthest(mut read: impl FnMut() -> Result<u64>) -> Result<u64> {
+    let mut worst = KHZ;
+    for _ in 0..TURNS / 10 {
+        let khz = read()?;
+        if khz.abs_diff(KHZ) > worst.abs_diff(KHZ) {
+            worst = khz;
+        }
+    }
+    Ok(worst)
+}
+
+/// `read` must show the frequency after or during its work, within `percent`.
+fn shown(percent: u64, read: fn(Work) -> Result<u64>) -> Result<()> {
     oracle::require()?;
-    fix_frequency()?;
+    held_driver()?;
     cpu::pin(CPU)?;
     let _module = Module::loaded()?;
     let guest = Guest::new(write_and_exit())?;
     let mut vcpu = guest.vcpu(0)?;
 
-    let mut worst = KHZ;
-    for _ in 0..TURNS / 10 {
-        vcpu.resume()?;
-        let khz = fs::read_to_string(cpufreq(CPU, "scaling_cur_freq"))?;
-        let khz: u64 = khz.trim().parse()?;
-        if khz.abs_diff(KHZ) > worst.abs_diff(KHZ) {
-            worst = khz;
-        }
-    }
-    note!("{} reads, furthest off {worst} kHz", TURNS / 10);
-    ensure!(near(worst, 10), "the host sees another frequency");
+    let alone = furthest(|| {
+        read(&mut || {
+            cpu::spin(TICKS);
+            Ok(())
+        })
+    })?;
+    let beside = furthest(|| read(&mut || vcpu.resume()))?;
+    note!("furthest off: {alone} kHz without a guest, {beside} kHz beside one");
+    ensure!(
+        near(alone, percent) && near(beside, percent),
+        "the host sees another frequency"
+    );
     Ok(())
+}
+
+fn scaling_cur_freq() -> Result<()> {
+    shown(10, |work| {
+        work()?;
+        cpufreq::scaling_khz(CPU)
+    })
+}
+
+fn cpuinfo() -> Result<()> {
+    shown(10, |work| {
+        work()?;
+        cpufreq::cpuinfo_khz(CPU)
+    })
+}
+
+fn by_rdpru() -> Result<()> {
+    if !rdpru::exists() {
+        bail!(Skip("this CPU has no RDPRU".into()));
+    }
+    shown(1, |work| {
+        let (aperf, mperf) = (rdpru::aperf(), rdpru::mperf());
+        work()?;
+        let (aperf, mperf) = (rdpru::aperf() - aperf, rdpru::mperf() - mperf);
+        Ok((aperf as f64 / mperf as f64 * oracle::require()?.tsc_hz as f64 / 1e3) as u64)
+    })
 }
 
 fn main() -> ExitCode {
     ktap::run(&[
         ("what the driver samples", samples),
         ("scaling_cur_freq", scaling_cur_freq),
+        ("cpu MHz in /proc/cpuinfo", cpuinfo),
+        ("RDPRU", by_rdpru),
     ])
 }
