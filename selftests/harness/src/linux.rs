@@ -19,6 +19,12 @@ const KVMTOOL: &str = "/guest/lkvm";
 /// Memory in MiB that the guest takes.
 const MEMORY: u32 = 128;
 
+/// Whether [`monitor`] is this project's, which gives its guest what it wants before
+/// its scheduler trusts the counters.
+pub fn monitor_is_own() -> bool {
+    !Path::new(KVMTOOL).exists()
+}
+
 /// A command that boots the guest with its console on standard output. The guest
 /// shows its frequency `samples` times and resets, which ends the command.
 pub fn monitor(samples: usize) -> Result<Command> {
@@ -28,7 +34,7 @@ pub fn monitor(samples: usize) -> Result<Command> {
 /// The same for a guest with another initramfs and so many MiB of memory.
 pub fn monitor_of(initrd: &str, memory: u32, cmdline: &str) -> Result<Command> {
     let mut command;
-    if Path::new(KVMTOOL).exists() {
+    if !monitor_is_own() {
         let memory = (memory + 64).to_string();
         command = Command::new(KVMTOOL);
         command

@@ -2,10 +2,13 @@
 
 //! The smallest monitor that boots a stock Linux: one vCPU with all that KVM
 //! offers, KVM's interrupt controllers and timer, a serial console on standard
-//! output. It ends when the guest resets.
+//! output. It ends when the guest resets. If it is stopped and continued, it says so
+//! to the guest.
 
 mod boot;
 mod console;
+mod pause;
+mod turbo;
 mod vcpu;
 
 use std::path::PathBuf;
@@ -17,6 +20,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VmFd};
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
 
 use console::Ports;
+use turbo::Turbo;
 
 /// Boot a Linux kernel in a VM with a serial console on standard output
 #[derive(Parser)]
@@ -52,9 +56,12 @@ fn main() -> Result<()> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
     let vm = create_vm(&kvm, &memory)?;
     let mut vcpu = vcpu::create(&kvm, &vm, entry)?;
+    let turbo = Turbo::offer(&vm, &vcpu)?;
     let mut ports = Ports::new(&vm);
 
+    pause::watch()?;
     loop {
+        pause::tell(&vcpu);
         match vcpu.run() {
             Ok(VcpuExit::IoOut(port, data)) => {
                 if ports.write(port, data)?.is_break() {
@@ -64,6 +71,8 @@ fn main() -> Result<()> {
             Ok(VcpuExit::IoIn(port, data)) => ports.read(port, data),
             Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
             Ok(VcpuExit::MmioWrite(..)) => {}
+            Ok(VcpuExit::X86Rdmsr(access)) => turbo.read(access),
+            Ok(VcpuExit::X86Wrmsr(access)) => *access.error = 1,
             Ok(exit) => bail!("guest stopped with {exit:?}"),
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(error).context("KVM_RUN"),
