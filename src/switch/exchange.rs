@@ -67,6 +67,9 @@ pub(super) struct Incoming {
     pub(super) aperf_advances: bool,
 }
 
+// One copy of the code: the delay between its reads must depend neither on the caller nor on how
+// often it was tried.
+#[inline(never)]
 fn sample_once(hw: &impl Hardware) -> Sample {
     let tsc = hw.tsc();
     let aperf = hw.read(Counter::Aperf);
@@ -81,8 +84,6 @@ fn sample_once(hw: &impl Hardware) -> Sample {
 
 impl Cpu {
     /// Reads the hardware pair and the TSC. The tightest of a few tries.
-    // One copy of the code: the delay between its reads must not depend on the caller.
-    #[inline(never)]
     pub(super) fn sample(&self, hw: &impl Hardware) -> Sample {
         let mut best = sample_once(hw);
         for _ in 1..SAMPLES {
