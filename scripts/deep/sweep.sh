@@ -15,7 +15,7 @@ list() {
 	local vendor
 
 	for vendor in intel amd; do
-		sed -nE "s/^        name: \"([a-z]+)\",$/$vendor-\1/p" "$ROOT/selftests/rules/src/bin/sweep.rs"
+		sed -nE "s/^        name: \"([a-z]+)\",$/$vendor-\1/p" "$ROOT/selftests/rules/src/bin/sweep/action.rs"
 	done
 }
 

@@ -26,9 +26,9 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
 #[macro_export]
 macro_rules! guest_code {
-    ($(#[$attribute:meta])* $name:ident: $($line:literal)+) => {
+    ($(#[$attribute:meta])* $visibility:vis $name:ident: $($line:literal)+) => {
         $(#[$attribute])*
-        fn $name() -> &'static [u8] {
+        $visibility fn $name() -> &'static [u8] {
             let start: *const u8;
             let end: *const u8;
 

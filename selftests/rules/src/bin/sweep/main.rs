@@ -13,11 +13,13 @@
 //! `run/nmi`: those of that action and event. With the name of a point, such as
 //! `run/nmi/137`: that one, in this machine itself and not in a copy.
 
+mod action;
+mod look;
+
 use std::cell::RefCell;
 use std::env;
 use std::fs;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,13 +30,16 @@ use harness::ktap::{self, Skip, Test};
 use harness::module::{Module, NmiReader};
 use harness::oracle::{Event, From, Outcome, Point, RATIO_ONE, Ratio, THIS_CPU};
 use harness::sweep::{self, Plan, Which, measure};
-use harness::{Pair, cpu, guest_code, kernel, note, oracle};
+use harness::{Pair, cpu, kernel, note, oracle};
+
+use action::{ACTIONS, Action};
+use look::Look;
 
 /// What an NMI may find MPERF ahead by: less than the time of a sample.
 const HOST_AHEAD: u64 = 16;
-/// What an NMI may find APERF off by, or MPERF behind by: the truth, the last reading, the
-/// offset, and what is extrapolated are each rounded to a tick.
-const HOST_OFF: u64 = 4;
+/// Of all CPUs: a whole number of APERF ticks for each MPERF tick. Nothing is rounded then,
+/// so that an NMI must not find APERF off, nor MPERF behind, by a single tick.
+const RATIO: u64 = 2 * RATIO_ONE;
 /// What a switch may leave, see the lead in the module's calibration, and rounding.
 const LEFT: u64 = 32;
 
@@ -51,151 +56,6 @@ mod wrong {
     pub const GUEST: u32 = 1 << 2;
 }
 
-guest_code! {
-    /// Looks at TSC and pair as [`Look`] wants it.
-    look:
-        "2:"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
-        "exit"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The same, after it has set APERF to what it is.
-    write_and_look:
-        "2:"
-        "rdmsr64 0xe8, r8"
-        "wrmsr64 0xe8, r8"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
-        "exit"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The same, after some of the host's ticks.
-    work_and_look:
-        "2:"
-        "burn 2000000"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
-        "exit"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The same, after a HLT of 100 us.
-    halt_and_look:
-        "cli"
-        "timer_one_shot"
-        "mov r14, 100000"
-        "2:"
-        "sleep r14"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
-        "exit"
-        "jmp 2b"
-}
-
-/// What the events hit.
-struct Action {
-    name: &'static str,
-    /// What it takes the module through.
-    what: &'static str,
-    code: fn() -> &'static [u8],
-    /// The vCPU does not leave C0.
-    c0: bool,
-    act: fn(&mut Vcpu) -> Result<()>,
-}
-
-const ACTIONS: [Action; 8] = [
-    Action {
-        name: "run",
-        what: "load, put and restore",
-        code: look,
-        c0: true,
-        act: Vcpu::resume,
-    },
-    Action {
-        name: "halt",
-        what: "the same, with a HLT",
-        code: halt_and_look,
-        c0: false,
-        act: Vcpu::resume,
-    },
-    Action {
-        name: "write",
-        what: "a guest's WRMSR",
-        code: write_and_look,
-        c0: true,
-        act: Vcpu::resume,
-    },
-    Action {
-        name: "tick",
-        what: "host reads while a guest runs",
-        code: work_and_look,
-        c0: true,
-        act: Vcpu::resume,
-    },
-    Action {
-        name: "steal",
-        what: "two vCPUs that take turns",
-        code: work_and_look,
-        c0: true,
-        act: steal,
-    },
-    Action {
-        name: "get",
-        what: "KVM_GET_MSRS",
-        code: look,
-        c0: true,
-        act: |vcpu| vcpu.pair().map(drop),
-    },
-    Action {
-        name: "set",
-        what: "KVM_SET_MSRS",
-        code: look,
-        c0: false,
-        act: |vcpu| vcpu.set_pair(vcpu.pair()?),
-    },
-    Action {
-        name: "read",
-        what: "a host read",
-        code: look,
-        c0: true,
-        act: |_| Ok(Msrs::open(0)?.error().map(|_| ())?),
-    },
-];
-
-/// Runs beside another vCPU on the same CPU.
-fn steal(vcpu: &mut Vcpu) -> Result<()> {
-    let guest = Guest::new(work_and_look())?;
-    let mut other = guest.vcpu(0)?;
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let runner = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                other.resume()?;
-            }
-            Ok(())
-        });
-        let first = vcpu.resume();
-        let second = vcpu.resume();
-        stop.store(true, Ordering::Relaxed);
-        runner.join().unwrap()?;
-        first.and(second)
-    })
-}
-
 /// What comes, how often, and its name.
 const EVENTS: [(&str, Event, u16); 5] = [
     ("nmi", Event::Nmi, 1),
@@ -205,48 +65,6 @@ const EVENTS: [(&str, Event, u16); 5] = [
     // Linux's LOCAL_TIMER_VECTOR
     ("interrupt", Event::Interrupt { vector: 0xec }, 1),
 ];
-
-/// One look of the guest at its pair.
-struct Look {
-    pair: Pair,
-    /// The guest's TSC before and after it read MPERF.
-    tsc: (u64, u64),
-    /// What APERF of the CPU really did so far.
-    aperf: u64,
-}
-
-impl Look {
-    fn take(vcpu: &mut Vcpu) -> Result<Self> {
-        let regs = vcpu.run()?;
-        ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
-        Ok(Look {
-            pair: Pair {
-                aperf: regs.r8,
-                mperf: regs.r9,
-            },
-            tsc: (regs.r10, regs.r11),
-            aperf: oracle::truth(THIS_CPU).host.aperf,
-        })
-    }
-
-    /// How far this look's MPERF is from where it would be had it gone on with the TSC
-    /// since `before`, or somewhat slower where `c0` is false, in ticks.
-    fn mperf_error(&self, before: &Look, c0: bool) -> u64 {
-        let advance = self.pair.mperf.wrapping_sub(before.pair.mperf) as i64;
-        let least = self.tsc.0.wrapping_sub(before.tsc.1) as i64;
-        let most = self.tsc.1.wrapping_sub(before.tsc.0) as i64;
-        let least = if c0 { least } else { 0 };
-        (least - advance).max(advance - most).max(0) as u64
-    }
-
-    /// How far this look's APERF is from where it can be: the CPU has other things to do
-    /// than to run the guest.
-    fn aperf_error(&self, before: &Look) -> u64 {
-        let advance = self.pair.aperf.wrapping_sub(before.pair.aperf) as i64;
-        let most = self.aperf.wrapping_sub(before.aperf) as i64;
-        (-advance).max(advance - most).max(0) as u64
-    }
-}
 
 /// Has nmi_reader.ko read the host pair now.
 fn read_in_nmi() {
@@ -271,9 +89,9 @@ fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool) -> Result<u32> {
 
     let mut failures = 0;
     for (index, error, bound, bit) in [
-        (measure::NMI_APERF_OFF, 0, HOST_OFF, wrong::HOST),
+        (measure::NMI_APERF_OFF, 0, 0, wrong::HOST),
         (measure::NMI_MPERF_AHEAD, 0, HOST_AHEAD, wrong::HOST),
-        (measure::NMI_MPERF_BEHIND, 0, HOST_OFF, wrong::HOST),
+        (measure::NMI_MPERF_BEHIND, 0, 0, wrong::HOST),
         (measure::NMI_MPERF_BACKWARDS, 0, 0, wrong::HOST),
         (measure::USER, user, LEFT, wrong::USER),
         (measure::GUEST_MPERF, mperf, LEFT, wrong::GUEST),
@@ -303,7 +121,7 @@ fn prepare() -> Result<Setup> {
     Ok(Setup {
         _reader: NmiReader::loaded()?,
         _module: module,
-        _ratio: Ratio::set(THIS_CPU, RATIO_ONE * 3 / 5),
+        _ratio: Ratio::set(THIS_CPU, RATIO),
     })
 }
 

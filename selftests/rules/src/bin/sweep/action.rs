@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+
+//! What events hit: ways through the module.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::Result;
+use harness::guest::{Guest, Vcpu};
+use harness::host::Msrs;
+
+use crate::look::{halt_and_look, look, work_and_look, write_and_look};
+
+/// What the events hit.
+pub struct Action {
+    pub name: &'static str,
+    /// What it takes the module through.
+    pub what: &'static str,
+    pub code: fn() -> &'static [u8],
+    /// The vCPU does not leave C0.
+    pub c0: bool,
+    pub act: fn(&mut Vcpu) -> Result<()>,
+}
+
+pub const ACTIONS: [Action; 8] = [
+    Action {
+        name: "run",
+        what: "load, put and restore",
+        code: look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "halt",
+        what: "the same, with a HLT",
+        code: halt_and_look,
+        c0: false,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "write",
+        what: "a guest's WRMSR",
+        code: write_and_look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "tick",
+        what: "host reads while a guest runs",
+        code: work_and_look,
+        c0: true,
+        act: Vcpu::resume,
+    },
+    Action {
+        name: "steal",
+        what: "two vCPUs that take turns",
+        code: work_and_look,
+        c0: true,
+        act: steal,
+    },
+    Action {
+        name: "get",
+        what: "KVM_GET_MSRS",
+        code: look,
+        c0: true,
+        act: |vcpu| vcpu.pair().map(drop),
+    },
+    Action {
+        name: "set",
+        what: "KVM_SET_MSRS",
+        code: look,
+        c0: false,
+        act: |vcpu| vcpu.set_pair(vcpu.pair()?),
+    },
+    Action {
+        name: "read",
+        what: "a host read",
+        code: look,
+        c0: true,
+        act: |_| Ok(Msrs::open(0)?.error().map(|_| ())?),
+    },
+];
+
+/// Runs beside another vCPU on the same CPU.
+fn steal(vcpu: &mut Vcpu) -> Result<()> {
+    let guest = Guest::new(work_and_look())?;
+    let mut other = guest.vcpu(0)?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let runner = scope.spawn(|| -> Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                other.resume()?;
+            }
+            Ok(())
+        });
+        let first = vcpu.resume();
+        let second = vcpu.resume();
+        stop.store(true, Ordering::Relaxed);
+        runner.join().unwrap()?;
+        first.and(second)
+    })
+}
