@@ -8,26 +8,13 @@ use crate::Pair;
 use crate::cpu;
 use crate::guest::{Guest, Vcpu};
 use crate::guest_code;
+use crate::nested;
 
 guest_code! {
-    /// TSC before MPERF's read in R10, after it in R11, and after APERF's in R14;
-    /// event RDI on all CPUs, as the vCPU may be moved, counted before all reads in
-    /// R12, and after in R13.
+    /// Counts event RDI.
     sample_on_each_run:
         "2:"
-        "mov rbx, -2"
-        "mov rdx, rdi"
-        "oracle 2"
-        "mov r12, rax"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
-        "rdtsc64 r14"
-        "mov rbx, -2"
-        "mov rdx, rdi"
-        "oracle 2"
-        "mov r13, rax"
+        "sample rdi"
         "exit"
         "jmp 2b"
 }
@@ -61,6 +48,12 @@ impl Sampler {
         prepare(&guest)?;
         let vcpu = guest.vcpu(0)?;
         vcpu.set_argument(cpu::exits().rdmsr)?;
+        Ok(Sampler { vcpu, guest })
+    }
+
+    /// A VM whose vCPU runs a guest of its own, which takes the samples.
+    pub fn nested() -> Result<Self> {
+        let (guest, vcpu) = nested::sampler()?;
         Ok(Sampler { vcpu, guest })
     }
 

@@ -13,7 +13,8 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// [`Vcpu::set_argument`](crate::guest::Vcpu::set_argument), all other
 /// general-purpose registers start at zero. R15 counts the #GPs, each of which
 /// skips a two-byte instruction: RDMSR and WRMSR are such. Beside
-/// instructions there are these words; all clobber RAX, RCX and RDX, and `oracle` RBX:
+/// instructions there are these words; all clobber RAX, RCX and RDX, `oracle` and
+/// `sample` RBX:
 ///
 /// - `rdpair A, M`: APERF to register A, then MPERF to M
 /// - `rdmsr64 MSR, R`, `wrmsr64 MSR, R`: an MSR to and from a register
@@ -22,6 +23,9 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// - `timer_one_shot`: has the local APIC's timer tick once a nanosecond, and interrupt once
 /// - `sleep R`: halts until that timer has ticked as often as a register says; interrupts
 ///   are enabled meanwhile only
+/// - `sample EVENT`: MPERF to R9 and then APERF to R8; the TSC before, between and after
+///   to R10, R11 and R14; how often the oracle's EVENT happened on all CPUs, before and
+///   after, to R12 and R13
 /// - `burn N`: takes N ticks of the emulated machine
 /// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
 #[macro_export]
@@ -74,6 +78,21 @@ macro_rules! guest_code {
                     "  hlt",
                     "  cli",
                     ".endm",
+                    ".macro sample event",
+                    "  mov rbx, -2",
+                    "  mov rdx, \\event",
+                    "  oracle 2",
+                    "  mov r12, rax",
+                    "  rdtsc64 r10",
+                    "  rdmsr64 0xe7, r9",
+                    "  rdtsc64 r11",
+                    "  rdmsr64 0xe8, r8",
+                    "  rdtsc64 r14",
+                    "  mov rbx, -2",
+                    "  mov rdx, \\event",
+                    "  oracle 2",
+                    "  mov r13, rax",
+                    ".endm",
                     ".macro burn ticks",
                     "  mov rcx, (\\ticks) / 2",
                     "77:",
@@ -95,6 +114,7 @@ macro_rules! guest_code {
                     ".purgem oracle",
                     ".purgem timer_one_shot",
                     ".purgem sleep",
+                    ".purgem sample",
                     ".purgem burn",
                     ".purgem exit",
                     "lea {start}, [rip + 88b]",

@@ -5,7 +5,8 @@
 //!
 //! L1 and L2 share one address space, and all general-purpose registers but
 //! RAX and RSP. L1 intercepts interrupts, not HLT, and reads of the pair if it
-//! is told to. L2 reads the pair and halts, until L1's APIC timer fires.
+//! is told to. L2 reads the pair and halts, until L1's APIC timer fires. Or it takes
+//! samples for ever, without a timer.
 
 mod svm;
 mod vmx;
@@ -17,6 +18,11 @@ use crate::{Pair, cpu};
 
 /// L2 halts for as long as this, but for the way from L1's timer to its HLT.
 pub const HALT_MS: u64 = 10;
+
+/// Bits of RDI: L1 intercepts L2's reads of the pair.
+const INTERCEPT: u64 = 1 << 0;
+/// L2 takes samples.
+const SAMPLE: u64 = 1 << 1;
 
 /// Code of L1 and L2: the words of a macro, and those that do not depend on the vendor.
 macro_rules! nested_code {
@@ -30,14 +36,19 @@ macro_rules! nested_code {
                 "  cli"
                 "  exit"
                 "  timer_one_shot"
+                "  rdpair r8, r9"
+                "  test edi, 2"             // SAMPLE
+                "  jnz 65f"
                 "  mov r14, 10000000"
                 "  wrmsr64 0x838, r14"      // initial count: HALT_MS
-                "  rdpair r8, r9"
+                "65:"
                 ".endm"
 
                 // L2 reads to R11 and R12, with R14 exits of the kind counted by
                 // the oracle as \\event. TSC before it halts is in R10.
                 ".macro l2 event"
+                "  test edi, 2"             // SAMPLE
+                "  jnz 67f"
                 "  mov rbx, -1"
                 "  mov rdx, \\event"
                 "  oracle 2"
@@ -53,6 +64,10 @@ macro_rules! nested_code {
                 "66:"
                 "  hlt"
                 "  jmp 66b"
+                "67:"
+                "  sample \\event"
+                "  exit"
+                "  jmp 67b"
                 ".endm"
 
                 // L1 reads to RSI and RDI, and some time later to R10 and RBX. What
@@ -111,6 +126,27 @@ pub fn reasons() -> Reasons {
     }
 }
 
+/// A vCPU that will run L1 and L2 as `argument` says, when it is run next.
+fn begin(argument: u64) -> Result<(Guest, Vcpu)> {
+    let guest = Guest::with_irqchip(if cpu::is_amd() {
+        svm::code()
+    } else {
+        vmx::code()
+    })?;
+    let mut vcpu = guest.vcpu(0)?;
+    if !cpu::is_amd() {
+        vmx::allow(&vcpu)?;
+    }
+    vcpu.resume()?;
+    vcpu.set_argument(argument)?;
+    Ok((guest, vcpu))
+}
+
+/// A vCPU whose L2 takes a sample on each run.
+pub(crate) fn sampler() -> Result<(Guest, Vcpu)> {
+    begin(SAMPLE)
+}
+
 /// A vCPU that can be an L1.
 pub struct Nested {
     vcpu: Vcpu,
@@ -120,17 +156,7 @@ pub struct Nested {
 impl Nested {
     /// An L1 that intercepts L2's reads of the pair, or not.
     pub fn new(intercept: bool) -> Result<Self> {
-        let guest = Guest::with_irqchip(if cpu::is_amd() {
-            svm::code()
-        } else {
-            vmx::code()
-        })?;
-        let mut vcpu = guest.vcpu(0)?;
-        if !cpu::is_amd() {
-            vmx::allow(&vcpu)?;
-        }
-        vcpu.resume()?;
-        vcpu.set_argument(intercept.into())?;
+        let (guest, vcpu) = begin(if intercept { INTERCEPT } else { 0 })?;
         Ok(Nested {
             vcpu,
             _guest: guest,

@@ -28,7 +28,7 @@ nested_code! {
         "wrmsr64 0xc0010117, rbx"   // VM_HSAVE_PA
         "add rbx, 0x1000"
 
-        "test edi, edi"
+        "test edi, 1"               // INTERCEPT
         "jz 2f"
         "mov word ptr [rbx + 0x1000 + 0xe7 / 4], 0x0140" // reads of 0xe7 and 0xe8
         "2:"

@@ -153,7 +153,7 @@ nested_code! {
     l1_and_l2:
         "l1_begin"
         "vmx_begin"
-        "test edi, edi"
+        "test edi, 1"               // INTERCEPT
         "jz 2f"
         "mov word ptr [rbx + 0x2000 + 0xe7 / 8], 0x0180" // reads of 0xe7 and 0xe8
         "2:"

@@ -121,9 +121,9 @@ fn prepare() -> Result<(Module, Ratio, u64)> {
 }
 
 /// Changes the frequency of a vCPU that has already run, there and back.
-fn of_a_vcpu() -> Result<()> {
+fn of_a_vcpu(sampler: fn() -> Result<Sampler>) -> Result<()> {
     let (_module, _ratio, host) = prepare()?;
-    let mut sampler = Sampler::new()?;
+    let mut sampler = sampler()?;
 
     let mut before = Phase::run(&mut sampler, host, host)?;
     for khz in [host / 2, host * 3 / 2, 123_457, host, host * 2, host] {
@@ -209,7 +209,12 @@ fn of_a_vm(percent: u64) -> Result<()> {
 
 fn main() -> ExitCode {
     ktap::run(&[
-        ("a vCPU's TSC changes its frequency", of_a_vcpu),
+        ("a vCPU's TSC changes its frequency", || {
+            of_a_vcpu(Sampler::new)
+        }),
+        ("a vCPU's TSC changes while a nested guest runs", || {
+            of_a_vcpu(Sampler::nested)
+        }),
         ("a vCPU's TSC changes in the midst of a run", during_a_run),
         ("a VM's TSC is slower", || of_a_vm(40)),
         ("a VM's TSC is faster", || of_a_vm(250)),
