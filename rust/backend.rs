@@ -50,6 +50,10 @@ pub trait Backend: Sized + 'static {
     /// Removes guest values from the MSRs.
     fn host_restore(here: &ThisCpu<'_, Self>);
 
+    /// This CPU wakes up from a suspend, which may have reset the counters. No guest value is in
+    /// the MSRs: their content is the host pair from now on.
+    fn resume(here: &ThisCpu<'_, Self>);
+
     /// The host is about to freeze its tasks, to sleep. Process context. One of this and
     /// [`Backend::sleep_ends`] at a time.
     fn sleep_begins();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The last CPU, which no hotplug callback sees off: suspend, reboot and kexec run on it.
+//! The last CPU, which no hotplug callback sees off or back: suspend, reboot and kexec run on it.
 //!
 //! C header: [`include/linux/syscore_ops.h`](srctree/include/linux/syscore_ops.h)
 
@@ -28,14 +28,11 @@ use crate::{
 };
 
 /// Has [`Backend::host_restore`] called on the CPU that suspends the machine, shuts it down or
-/// starts another kernel.
+/// starts another kernel, and [`Backend::resume`] when a suspend is over.
 ///
 /// For a suspend, the other CPUs have gone offline before. For a shutdown they are stopped
 /// wherever they are, perhaps with a guest's values. Another kernel finds those as good as any:
 /// they are far from overflow, and it looks at differences only.
-///
-/// There is nothing to do on resume: no guest value is in the MSRs, whose new content is the host
-/// pair from now on.
 ///
 /// # Invariants
 ///
@@ -55,7 +52,7 @@ unsafe impl<B: Backend> Sync for Syscore<B> {}
 impl<B: Backend> Syscore<B> {
     const OPS: &'static bindings::syscore_ops = &bindings::syscore_ops {
         suspend: Some(suspend::<B>),
-        resume: None,
+        resume: Some(resume::<B>),
         shutdown: Some(shutdown::<B>),
     };
 
@@ -97,6 +94,14 @@ unsafe extern "C" fn suspend<B: Backend>(_data: *mut c_void) -> c_int {
     // SAFETY: `register` asks for the counters; this is no NMI.
     unsafe { on_this_cpu::<B, _>(|here| here.restore()) };
     0
+}
+
+/// # Safety
+///
+/// Called by syscore_resume() only, as [`suspend`].
+unsafe extern "C" fn resume<B: Backend>(_data: *mut c_void) {
+    // SAFETY: As for `suspend`.
+    unsafe { on_this_cpu::<B, _>(B::resume) };
 }
 
 /// # Safety

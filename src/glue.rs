@@ -267,6 +267,10 @@ impl Backend for Machine {
         on_host(here, |cpu, native| cpu.restore(native));
     }
 
+    fn resume(here: &Here<'_>) {
+        on_host(here, |cpu, native| cpu.resume(native));
+    }
+
     fn sleep_begins() {
         SLEEPS.begin();
     }

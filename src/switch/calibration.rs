@@ -52,6 +52,12 @@ impl Cpu {
         steady
     }
 
+    /// The counters may have been reset: what they advanced since the last measurement says
+    /// nothing.
+    pub(crate) fn resume(&self, hw: &impl Hardware) {
+        self.rate.start(self.unwritten(self.sample(hw).pair));
+    }
+
     /// Measures how late a write is that does not foresee its own delay. The shortest of a few.
     fn measure_lead(&self, hw: &impl Hardware) {
         let host = |_, pair| Incoming {

@@ -91,8 +91,8 @@ impl AperfRate {
         }
         self.reference.store(now);
 
-        // Backwards: an overflow or a suspend has reset the counters. That tells nothing, and
-        // neither does None, which no frequency explains. The rate that was known is kept.
+        // Backwards: an overflow has reset the counters. That tells nothing, and neither does
+        // None, which no frequency explains. The rate that was known is kept.
         if (went.aperf | went.mperf) >> 63 != 0 {
             return;
         }

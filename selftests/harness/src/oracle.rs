@@ -24,7 +24,7 @@ pub const THIS_CPU: u64 = u64::MAX;
 /// Stands for all CPUs: their sum, or each of them.
 pub const ALL_CPUS: u64 = u64::MAX - 1;
 
-/// Scale of [`set_ratio`]: APERF ticks per this many MPERF ticks.
+/// Scale of [`set_ratio`] and [`set_mperf_ratio`]: ticks per this many TSC ticks in C0.
 pub const RATIO_ONE: u64 = 1024;
 
 #[repr(u32)]
@@ -35,6 +35,8 @@ enum Function {
     SetRatio = 3,
     Put = 4,
     Stop = 5,
+    SetMperfRatio = 7,
+    ClearPair = 8,
     SetTopdown = 16,
     Inject = 32,
     Sweep = 33,
@@ -157,6 +159,17 @@ pub mod event {
 /// Returns the previous ratio.
 pub fn set_ratio(cpu: u64, ratio: u64) -> u64 {
     ask(Function::SetRatio, cpu, ratio).rax
+}
+
+/// Makes MPERF of `cpu` tick at `ratio` / [`RATIO_ONE`] of the TSC's frequency, at once.
+/// Returns the previous ratio.
+pub fn set_mperf_ratio(cpu: u64, ratio: u64) -> u64 {
+    ask(Function::SetMperfRatio, cpu, ratio).rax
+}
+
+/// Makes both MSRs of `cpu` zero in `ticks`, as when it loses its power.
+pub fn clear_pair(cpu: u64, ticks: u64) {
+    ask(Function::ClearPair, cpu, ticks);
 }
 
 /// Makes `cpu` divide its slots into `parts`, a value of IA32_PERF_METRICS, at once.
@@ -320,6 +333,7 @@ pub fn stop(status: u8) -> ! {
 /// A ratio of the machine's CPUs that lasts until this is dropped.
 #[must_use]
 pub struct Ratio {
+    set: fn(u64, u64) -> u64,
     cpu: u64,
     previous: u64,
 }
@@ -327,15 +341,22 @@ pub struct Ratio {
 impl Ratio {
     /// Makes `cpu` run at `ratio` / [`RATIO_ONE`] of the TSC's frequency.
     pub fn set(cpu: u64, ratio: u64) -> Self {
-        Ratio {
-            cpu,
-            previous: set_ratio(cpu, ratio),
-        }
+        Self::set_with(set_ratio, cpu, ratio)
+    }
+
+    /// Makes MPERF of `cpu` tick at `ratio` / [`RATIO_ONE`] of the TSC's frequency.
+    pub fn set_mperf(cpu: u64, ratio: u64) -> Self {
+        Self::set_with(set_mperf_ratio, cpu, ratio)
+    }
+
+    fn set_with(set: fn(u64, u64) -> u64, cpu: u64, ratio: u64) -> Self {
+        let previous = set(cpu, ratio);
+        Ratio { set, cpu, previous }
     }
 }
 
 impl Drop for Ratio {
     fn drop(&mut self) {
-        set_ratio(self.cpu, self.previous);
+        (self.set)(self.cpu, self.previous);
     }
 }

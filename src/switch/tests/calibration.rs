@@ -23,7 +23,8 @@ mod rules {
         },
         calibrated,
         host_error,
-        in_c0, //
+        in_c0,
+        WINDOW, //
     };
 
     /// TSC ticks that an SMI takes.
@@ -80,5 +81,21 @@ mod rules {
             assert_eq!(host_error(&sim, &cpu, Mperf), 0);
             assert!(host_error(&sim, &cpu, Aperf) <= STALL >> 11);
         }
+    }
+
+    #[test]
+    fn a_suspend_that_resets_the_counters_tells_no_rate() {
+        let (sim, cpu) = (Simulator::new(256), Cpu::new());
+        sim.reset();
+        assert!(calibrated(&sim, &cpu));
+        let before = sim.msrs().mperf;
+        sim.set_ratio(2048);
+        sim.reset();
+        cpu.resume(&sim);
+        // MPERF has passed where it was, and seems to have taken little time for it.
+        sim.run(before + (1 << 13));
+        let error = host_error(&sim, &cpu, Aperf);
+        cpu.load(&sim, &mut in_c0(&sim, &cpu));
+        assert!(host_error(&sim, &cpu, Aperf).abs_diff(error) <= WINDOW);
     }
 }

@@ -18,13 +18,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::cpu::Alone;
 use harness::guest::Vcpu;
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::sample::{Sample, Sampler};
-use harness::{ONE_SWITCH, Pair, cpu, kernel, ktap, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, kernel, ktap, note, oracle, rules};
 
 const STATE: &str = "/sys/power/state";
 const MEM_SLEEP: &str = "/sys/power/mem_sleep";
@@ -143,11 +144,79 @@ fn suspend_to_ram() -> Result<()> {
     under_a_running_vm("mem", "core")
 }
 
+/// How long after the beginning of a suspend to RAM its CPU loses its counters: it then
+/// waits where the host turns round.
+const OFF: Duration = Duration::from_millis(500);
+
+/// Suspends to RAM, in which CPU 0 loses its counters.
+fn suspend_and_clear() -> Result<()> {
+    let machine = oracle::require()?;
+    oracle::clear_pair(0, machine.tsc_hz / 1000 * OFF.as_millis() as u64);
+    let before = oracle::truth(0).hardware;
+    suspend("mem", "core")?;
+    let after = oracle::truth(0).hardware;
+    note!("the counters were {before}, and are {after}");
+    ensure!(after.mperf < before.mperf, "the counters were not reset");
+    Ok(())
+}
+
+/// What the MSRs of CPU 0 are apart from what the CPU did.
+fn apart() -> Pair {
+    let truth = oracle::truth(0);
+    truth.host - truth.hardware
+}
+
+/// In a real S3 the counters are reset. What they were before must not make up a
+/// frequency with what they are after: MPERF has just passed it, in no time as it seems.
+fn counters_are_reset() -> Result<()> {
+    oracle::require()?;
+    require(STATE, "mem")?;
+    require(MEM_SLEEP, "deep")?;
+    require(PM_TEST, "core")?;
+    fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
+    let _alone = Alone::on(0)?;
+    let _unloaded = Module::unloaded()?;
+    let _cleared = Cleared;
+    rules::host_pair_is_untrue();
+    // For the counters to be low before, too.
+    suspend_and_clear()?;
+
+    let slow = Ratio::set(ALL_CPUS, RATIO_ONE / 8);
+    let _module = Module::loaded()?;
+    let mut sampler = Sampler::new()?;
+    sampler.take()?;
+    drop(slow);
+    let passed = oracle::truth(0).hardware.mperf + 10_000;
+    suspend_and_clear()?;
+    while oracle::truth(0).hardware.mperf < passed {
+        ktap::alive();
+    }
+
+    let before = apart();
+    for _ in 0..100 {
+        sampler.take()?;
+    }
+    let lost = apart().distance(before);
+    note!("the host pair lost {lost} ticks");
+    ensure!(lost <= ONE_SWITCH, "a frequency was made up");
+    kernel::expect_no_warning()
+}
+
+/// Has the MSRs hold the truth again when this is dropped.
+struct Cleared;
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        msr_device::make_true(0).expect("the MSRs can be written");
+    }
+}
+
 fn main() -> ExitCode {
     ktap::run(&[
         ("suspend-to-idle", || {
             under_a_running_vm("freeze", "platform")
         }),
         ("S3", suspend_to_ram),
+        ("S3 that resets the counters", counters_are_reset),
     ])
 }
