@@ -13,6 +13,7 @@ pub mod cpufreq;
 pub mod debugfs;
 pub mod guest;
 pub mod host;
+pub mod hotplug;
 pub mod kernel;
 pub mod ktap;
 pub mod linux;

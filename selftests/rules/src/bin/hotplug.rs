@@ -6,14 +6,14 @@
 //! Bounds: the host pair is right but for one switch. The guest's MPERF keeps to its
 //! TSC within one switch, and APERF grows by no more than the TSC.
 
-use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use harness::guest::Vcpu;
+use harness::hotplug::{CPU, Second};
 use harness::module::{self, Module};
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
@@ -21,27 +21,6 @@ use harness::sample::{Distance, Sample, Sampler};
 use harness::{ONE_SWITCH, cpu, kernel, ktap, note, oracle};
 
 const ROUNDS: u64 = 5;
-
-/// The CPU that comes and goes.
-const CPU: usize = 1;
-
-/// That CPU, which is back online when this is dropped.
-struct Second;
-
-impl Second {
-    fn set_online(&self, online: bool) -> Result<()> {
-        let path = format!("/sys/devices/system/cpu/cpu{CPU}/online");
-        fs::write(&path, if online { "1" } else { "0" }).context(path)
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        if cpu::online() < 2 {
-            self.set_online(true).expect("it was online before");
-        }
-    }
-}
 
 fn prepare() -> Result<(Second, Ratio)> {
     oracle::require()?;
