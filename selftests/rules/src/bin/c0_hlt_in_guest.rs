@@ -22,7 +22,7 @@ use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::signal::Kick;
 use harness::watch::watch;
-use harness::{Pair, cpu, guest_code, ktap, note, oracle};
+use harness::{Pair, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::{KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT, kvm_enable_cap};
 
 /// The guest halts for so long.
@@ -65,7 +65,15 @@ struct Setup {
     _module: Module,
 }
 
-fn prepare() -> Result<Setup> {
+/// A pair that is passed through, and one that is not.
+const LOW: Pair = Pair { aperf: 0, mperf: 0 };
+const HIGH: Pair = Pair {
+    aperf: 1 << 62,
+    mperf: 1 << 62,
+};
+
+/// A vCPU whose pair starts from `start`.
+fn prepare(start: Pair) -> Result<Setup> {
     oracle::require()?;
     cpu::pin(0)?;
     let module = Module::loaded()?;
@@ -85,6 +93,7 @@ fn prepare() -> Result<Setup> {
     let mut vcpu = guest.vcpu(0)?;
     vcpu.resume()?;
     vcpu.set_argument(HALT_MS * 1_000_000)?;
+    vcpu.set_pair(start)?;
     Ok(Setup {
         vcpu,
         _guest: guest,
@@ -125,9 +134,9 @@ fn expect_halt(vcpu: &mut Vcpu, share: u64) -> Result<()> {
     Ok(())
 }
 
-fn put_by_signal() -> Result<()> {
+fn put_by_signal(start: Pair) -> Result<()> {
     require_vmx()?;
-    let Setup { vcpu, .. } = &mut prepare()?;
+    let Setup { vcpu, .. } = &mut prepare(start)?;
     let _alone = run_into_hlt(vcpu)?;
     watch("in HLT, in user space", vcpu)?.expect_still()?;
     expect_halt(vcpu, ALONE_SHARE)?;
@@ -137,7 +146,7 @@ fn put_by_signal() -> Result<()> {
 /// KVM_SET_MP_STATE ends a HLT that only the hardware knows of.
 fn ended_by_user_space() -> Result<()> {
     require_vmx()?;
-    let Setup { vcpu, .. } = &mut prepare()?;
+    let Setup { vcpu, .. } = &mut prepare(LOW)?;
     let _alone = run_into_hlt(vcpu)?;
 
     vcpu.set_halted(false)?;
@@ -146,7 +155,7 @@ fn ended_by_user_space() -> Result<()> {
 
 fn put_by_scheduler() -> Result<()> {
     require_vmx()?;
-    let Setup { vcpu, .. } = &mut prepare()?;
+    let Setup { vcpu, .. } = &mut prepare(LOW)?;
     let done = AtomicBool::new(false);
 
     let switches = cpu::thread_switches();
@@ -166,12 +175,33 @@ fn put_by_scheduler() -> Result<()> {
     Ok(())
 }
 
+/// What the host's tick and the way into HLT may take, at up to 4 ticks each.
+const TICK_BOUND: u64 = 4 * 8000;
+
+/// Where reads exit, the pair advances with the host's, and so not in HLT.
+fn left_by_exit_intercepted() -> Result<()> {
+    if !cpu::is_amd() {
+        bail!(Skip("VMX stays in HLT over VM exits".into()));
+    }
+    let Setup { vcpu, .. } = &mut prepare(HIGH)?;
+    let alone = Alone::on(0)?;
+    kernel::wait_for_tick(&alone);
+    let regs = vcpu.run()?;
+    let elapsed = regs.r13 - regs.r10;
+    let advance = regs.r12 - regs.r9;
+    note!("MPERF advanced by {advance} over HLT, TSC {elapsed}");
+    ensure!(regs.r8 >= HIGH.aperf, "the guest did not read its pair");
+    ensure!(elapsed > 4 * TICK_BOUND, "the guest did not halt");
+    ensure!(advance <= TICK_BOUND, "MPERF advanced in HLT");
+    Ok(())
+}
+
 /// SVM has a vCPU go on after HLT at the host's next interrupt, too early.
 fn left_by_exit() -> Result<()> {
     if !cpu::is_amd() {
         bail!(Skip("VMX stays in HLT over VM exits".into()));
     }
-    let Setup { vcpu, .. } = &mut prepare()?;
+    let Setup { vcpu, .. } = &mut prepare(LOW)?;
     let regs = vcpu.run()?;
     let elapsed = regs.r13 - regs.r10;
     let halted = oracle::require()?.tsc_hz / 1000 * HALT_MS;
@@ -182,9 +212,13 @@ fn left_by_exit() -> Result<()> {
 
 fn main() -> ExitCode {
     ktap::run(&[
-        ("KVM_RUN returns during HLT", put_by_signal),
+        ("KVM_RUN returns during HLT", || put_by_signal(LOW)),
+        ("KVM_RUN returns during HLT, reads exit", || {
+            put_by_signal(HIGH)
+        }),
         ("KVM_SET_MP_STATE ends HLT", ended_by_user_space),
         ("another task preempts the vCPU in HLT", put_by_scheduler),
         ("a VM exit ends HLT", left_by_exit),
+        ("a VM exit ends HLT, reads exit", left_by_exit_intercepted),
     ])
 }
