@@ -33,13 +33,14 @@ pub fn users() -> Result<u64> {
 /// Those of finit_module(2), among them `ENOEXEC` if the kernel lacks the
 /// project's patches.
 pub fn insert() -> io::Result<()> {
-    insert_file(FILE)
+    insert_file(FILE, c"")
 }
 
-fn insert_file(path: &str) -> io::Result<()> {
+fn insert_file(path: &str, parameters: &CStr) -> io::Result<()> {
     let file = File::open(path)?;
+    let fd = file.as_raw_fd();
     // SAFETY: The parameter string is NUL-terminated.
-    let ret = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    let ret = unsafe { libc::syscall(libc::SYS_finit_module, fd, parameters.as_ptr(), 0) };
     if ret == 0 {
         Ok(())
     } else {
@@ -117,7 +118,7 @@ pub struct NmiReader(());
 impl NmiReader {
     pub fn loaded() -> Result<Self> {
         let file = "/lib/modules/nmi_reader.ko";
-        insert_file(file).with_context(|| format!("load {file}"))?;
+        insert_file(file, c"").with_context(|| format!("load {file}"))?;
         Ok(NmiReader(()))
     }
 }
@@ -126,6 +127,31 @@ impl Drop for NmiReader {
     fn drop(&mut self) {
         if let Err(error) = remove_named(c"nmi_reader") {
             println!("# nmi_reader stays: {error}");
+        }
+    }
+}
+
+/// kvm-amd.ko that does not scale a guest's TSC, until this is dropped. There are no VMs
+/// at both times.
+#[must_use]
+pub struct KvmWithoutTscScaling(());
+
+const KVM_AMD: &str = "/lib/modules/kvm-amd.ko";
+
+impl KvmWithoutTscScaling {
+    pub fn loaded() -> Result<Self> {
+        remove_named(c"kvm_amd").context("unload kvm_amd")?;
+        let kvm = KvmWithoutTscScaling(());
+        insert_file(KVM_AMD, c"tsc_scaling=0").with_context(|| format!("load {KVM_AMD}"))?;
+        Ok(kvm)
+    }
+}
+
+impl Drop for KvmWithoutTscScaling {
+    fn drop(&mut self) {
+        let _ = remove_named(c"kvm_amd");
+        if let Err(error) = insert_file(KVM_AMD, c"") {
+            println!("# kvm_amd is not as it was before the test: {error}");
         }
     }
 }
