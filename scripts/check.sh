@@ -8,13 +8,14 @@
 # and were skipped.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
-. "$(dirname "$0")/lib/step.sh"
 
 TEST=${1:-}
 RESULTS=$BUILD/results
-MACHINES=("intel-1 intel 1" "intel-2 intel 2" "amd-1 amd 1" "amd-2 amd 2")
+OTHERS=()
+# All lists have the longest first, so that no CPU waits for another in the end.
+MACHINES=("amd-2 amd 2" "intel-2 intel 2" "amd-1 amd 1" "intel-1 intel 1")
 # Where guests have the mediated PMU.
-PMU_MACHINES=("intel-pmu-1 intel 1" "intel-pmu-2 intel 2")
+PMU_MACHINES=("intel-pmu-2 intel 2" "intel-pmu-1 intel 1")
 # With QEMU and an operator's tools.
 TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 # Where Linux controls the frequency.
@@ -22,10 +23,15 @@ PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
 # The same twice, with two CPUs, preemption and hops.
 TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
-into() {
-	local file=$1
+# report NAME COMMAND...: keep the KTAP that COMMAND prints, and say when it is done.
+report() {
+	local name=$1
 	shift
-	"$@" >"$file"
+
+	SECONDS=0
+	"$@" >"$RESULTS/$name.ktap" 2>"$BUILD/logs/$name.log" ||
+		printf '1..1\nnot ok 1 %s ran to its end # log: %s\n' "$name" "$BUILD/logs/$name.log" >>"$RESULTS/$name.ktap"
+	printf '%-64s %5d s\n' "$name" $SECONDS
 }
 
 # The disc, the machine and the module are the same: so must be each instruction.
@@ -45,12 +51,15 @@ if [[ -n $TEST ]]; then
 	[[ $TEST != aperfmperf:pstate_driver* ]] || MACHINES=("${PSTATE_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
-	BOOTS=("${MACHINES[@]/%/ selftests}" "${PMU_MACHINES[@]/%/ perf_metrics}"
-		"${TOOLS_MACHINES[@]/%/ tools}" "${PSTATE_MACHINES[@]/%/ pstate}" "${TWINS[@]}")
-	step lint "shell, Rust, patches, licences, documentation" into "$RESULTS/lint.ktap" "$ROOT/scripts/lint.sh"
-	step core "tests of the pure part" into "$RESULTS/core.ktap" "$ROOT/scripts/core-tests.sh"
+	BOOTS=("${MACHINES[@]/%/ selftests}" "${TOOLS_MACHINES[@]/%/ tools}"
+		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}" "${TWINS[@]}")
+	OTHERS=("report lint scripts/lint.sh" "report core scripts/core-tests.sh")
 fi
-printf '%s\n' "${BOOTS[@]}" | xargs -P "$JOBS" -L 1 "$ROOT/scripts/boot.sh" || true
+cd "$ROOT"
+export RESULTS
+export -f report
+printf '%s\n' "${BOOTS[@]/#/scripts/boot.sh }" "${OTHERS[@]}" |
+	xargs -P "$JOBS" -L 1 bash -c '"$@"' "$0" || true
 for boot in "${BOOTS[@]}"; do
 	name=${boot%% *}
 	cp "$BUILD/run/$name/verdict" "$RESULTS/$name.ktap"
