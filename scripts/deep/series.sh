@@ -14,14 +14,12 @@ set -euo pipefail
 
 SERIES=$BUILD/series
 TREE=$SERIES/linux
-PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
-MODULES=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-intel,kvm-amd}.ko)
 
 # A line for each patch: its number, and all patches up to it.
 list() {
 	local patch sum=
 
-	for patch in "${PATCHES[@]}"; do
+	for patch in "${LINUX_PATCHES[@]}"; do
 		sum=$({ echo "$sum"; cat "$patch"; } | sha256sum | cut -c1-16)
 		echo "$(basename "$patch" | cut -d- -f1) $sum"
 	done
@@ -45,7 +43,7 @@ advance() {
 	if grep -q "/$1-[^/]*$" "$SERIES/applied"; then
 		prepare
 	fi
-	for patch in "${PATCHES[@]}"; do
+	for patch in "${LINUX_PATCHES[@]}"; do
 		if ! grep -qxF "$patch" "$SERIES/applied"; then
 			apply_series "$TREE" "$patch"
 			echo "$patch" >>"$SERIES/applied"
@@ -57,8 +55,8 @@ advance() {
 
 compile() {
 	kernel_make -C "$TREE" olddefconfig
-	kernel_make -C "$TREE" bzImage "${MODULES[@]}"
-	install -D "${MODULES[@]/#/$TREE/}" -t "$1/lib/modules"
+	kernel_make -C "$TREE" bzImage "${KERNEL_MODULES[@]}"
+	install -D "${KERNEL_MODULES[@]/#/$TREE/}" -t "$1/lib/modules"
 	cp "$TREE/arch/x86/boot/bzImage" "$1.bzImage"
 	pack "$1" "$1.cpio.zst"
 }

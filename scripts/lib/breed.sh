@@ -4,7 +4,6 @@
 # Breaking one place of the module or of the patched kernel, in copies of their trees.
 
 MUTANTS=$BUILD/mutants
-KERNEL_MODULES=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-intel,kvm-amd}.ko)
 
 # The module's source, to be broken. Make goes by the times of files, so those that
 # did not change are left alone.
@@ -22,7 +21,7 @@ linux_tree() {
 	rm -rf "$tree" "$MUTANTS/linux.broken"
 	mkdir -p "$tree"
 	tar -C "$tree" -xf "$BUILD/linux.tar" --strip-components=1
-	apply_series "$tree" "$ROOT"/patches/linux/{,perf-metrics/}*.patch
+	apply_series "$tree" "${LINUX_PATCHES[@]}"
 	cp "$BUILD/kernel/.config" "$tree"
 	kernel_make -C "$tree" olddefconfig
 	kernel_make -C "$tree" bzImage "${KERNEL_MODULES[@]}"

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # lists for those who source this
+
+# The patches to Linux in order, and the modules that they change, with irqbypass.ko,
+# which KVM needs.
+LINUX_PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
+KERNEL_MODULES=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-intel,kvm-amd}.ko)
 
 # apply_series TREE PATCH...: apply patches in order, and name the one that fails.
 apply_series() {
