@@ -38,6 +38,9 @@ mutant nmi-told-for-ever src/switch/exchange.rs \
 mutant sample-never-again src/switch/exchange.rs \
 	's/const SAMPLES: usize = 16;/const SAMPLES: usize = 1;/' \
 	intel-1:kunit
+mutant sample-in-two-copies src/switch/exchange.rs \
+	'/often it was tried/{n;d}' \
+	intel-1:sweep
 mutant exchange-never-again src/switch/exchange.rs \
 	's/^const EXCHANGES: usize = 3;/const EXCHANGES: usize = 1;/' \
 	intel-1:kunit
