@@ -147,7 +147,7 @@ mutant metered-twice src/switch/guest.rs \
 	'/fn guest_read/,/fn change/s/vcpu\.place = Place::Metered { from };//' \
 	intel-1:intercepted_tsc
 mutant aperf-not-metered src/switch/guest.rs \
-	's/vcpu\.accrue(sample\.tsc, advance);/vcpu.accrue(sample.tsc, 0);/' \
+	's/vcpu\.accrue(now\.tsc, aperf);/vcpu.accrue(now.tsc, 0);/' \
 	intel-1:intercepted_tsc
 mutant overflow-of-one-only src/switch/overflow.rs \
 	's/(false, false) => return sum,/_ if true => return sum,\n            (false, false) => false,/' \
@@ -166,7 +166,7 @@ mutant wake-does-not-arm src/glue.rs \
 	intel-1:user_isolation intel-1:c0_wake
 mutant configure-does-not-arm src/glue.rs \
 	'/fn configure/,/^    }/s/keep_user_isolation(here);//' \
-	intel-1:user_isolation intel-1:intercepted_tsc
+	intel-1:intercepted_filter
 mutant raw-reader-gets-no-restore src/glue.rs \
 	'/fn host_restore/,/^    }/s/on_host(here.*;//' \
 	intel-1:user_isolation
@@ -175,7 +175,7 @@ mutant permits-never-issued src/glue.rs \
 	intel-1:no_exit
 mutant readers-leave-before-values src/kvm_aperfmperf.rs \
 	'/^    _hotplug: /d;s/^    _farewell: .*/    _hotplug: Hotplug<Machine>,\n&/' \
-	intel-1:clean_exit
+	intel-2:clean_exit
 mutant sched-out-unnoticed rust/preempt.rs \
 	's/B::put(here, vcpu)/{ let _ = (here, vcpu); }/' \
 	intel-1:guest_steal
@@ -184,7 +184,7 @@ mutant sched-in-unnoticed rust/preempt.rs \
 	intel-1:guest_steal
 mutant offline-leaves-notifier rust/hotplug.rs \
 	'/fn offline/,$s/here\.restore();//' \
-	intel-1:clean_exit intel-2:hotplug
+	intel-2:clean_exit
 mutant online-without-restore rust/hotplug.rs \
 	'/fn online/,/fn offline/s/here\.restore();//' \
 	intel-2:hotplug

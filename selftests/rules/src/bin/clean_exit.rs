@@ -6,12 +6,14 @@
 //! Bound: one switch between the MSRs and the true counters.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use harness::child::Child;
 use harness::guest::Guest;
+use harness::host::Msrs;
 use harness::module::{self, Module};
 use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
@@ -102,8 +104,40 @@ fn cleans_up_after_killed_guest() -> Result<()> {
         "CPU 1 after the kill: error {} ticks",
         truth.hardware.distance(truth.host)
     );
-    module::remove()?;
-    expect_host_pair()
+    remove_while_read(1)?;
+    expect_host_pair()?;
+    // It returns to user space: nothing of the module's is called any more.
+    cpu::pin(1)?;
+    Ok(cpu::pin(0)?)
+}
+
+/// Rule host-continuity: readers use the offset for as long as there is one.
+fn remove_while_read(cpu: usize) -> Result<()> {
+    let msrs = Msrs::open(cpu)?;
+    let gone = AtomicBool::new(false);
+    let (reads, worst) = thread::scope(|scope| -> Result<(u64, u64)> {
+        let reader = scope.spawn(|| -> Result<(u64, u64)> {
+            let (mut reads, mut worst) = (0, 0);
+            while !gone.load(Ordering::Relaxed) {
+                worst = worst.max(msrs.error()?);
+                reads += 1;
+            }
+            Ok((reads, worst))
+        });
+        // It has begun to read.
+        thread::sleep(Duration::from_millis(5));
+        let removed = module::remove();
+        gone.store(true, Ordering::Relaxed);
+        let read = reader.join().unwrap();
+        removed?;
+        read
+    })?;
+    note!("{reads} reads of CPU {cpu} in the meantime, worst error {worst} ticks");
+    ensure!(
+        worst <= ONE_SWITCH,
+        "the host pair of CPU {cpu} was off by {worst} ticks"
+    );
+    Ok(())
 }
 
 fn spin_for_ever(cpu: usize) -> Result<()> {
