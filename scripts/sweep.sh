@@ -24,6 +24,8 @@ POINT=${1:---all}
 
 # Thousands of points, each with an emulator of its own.
 export TIME_LIMIT=14400
+# A point begins with a fork, which copies page tables: with huge pages, few.
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 status=0
 echo "sweep: lines come as they are ready in build/run/sweep-*/verdict"
 printf '%s\n' "${VENDORS[@]}" |
