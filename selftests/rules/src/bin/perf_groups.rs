@@ -24,7 +24,7 @@ use harness::{cpu, guest_code, ktap, note, oracle, sweep};
 /// Where all happens.
 const CPU: usize = 0;
 const RATIO: u64 = RATIO_ONE * 3 / 5;
-const RUNS: usize = 3000;
+const RUNS: usize = 4000;
 const SKEW: u64 = 100;
 
 guest_code! {
@@ -49,7 +49,7 @@ struct Leader {
 /// PERF_COUNT_HW_CPU_CYCLES; its overflow is an NMI.
 const CYCLES: Leader = Leader {
     attr: || Attr::new(0, 0),
-    period: 12_007,
+    period: 24_007,
 };
 
 /// PERF_COUNT_SW_CPU_CLOCK, in nanoseconds: a timer's interrupt.
