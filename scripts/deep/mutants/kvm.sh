@@ -109,10 +109,16 @@ mutant ratio-of-l2 arch/x86/kvm/aperfmperf.c \
 	intel-1:c0_nested_hlt
 mutant catchup-ignored arch/x86/kvm/aperfmperf.c \
 	's/if (vcpu->arch\.tsc_always_catchup)/if (false)/' \
-	intel-1:intercepted_tsc
+	amd-1:intercepted_catchup
 mutant ratio-not-told arch/x86/kvm/x86.c \
 	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_aperfmperf_configure(vcpu);//' \
 	intel-1:intercepted_tsc
 mutant ratio-keeps-intercepts arch/x86/kvm/x86.c \
 	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);//' \
 	intel-1:intercepted_tsc
+mutant nested-bitmap-not-merged arch/x86/kvm/vmx/vmx.c \
+	'/^void vmx_recalc_intercepts/,/^}/s/nested_vmx_recalc_msr_bitmap(vcpu);/;/' \
+	intel-1:intercepted_tsc
+mutant nested-msrpm-not-merged arch/x86/kvm/svm/svm.c \
+	'/^static void svm_recalc_intercepts/,/^}/s/kvm_make_request(.*);/;/' \
+	amd-1:intercepted_tsc

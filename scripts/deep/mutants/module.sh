@@ -79,7 +79,10 @@ mutant leave-after-one-write src/switch/cpu.rs \
 	intel-1:clean_exit intel-1:kunit
 mutant any-mperf-is-steady src/switch/calibration.rs \
 	's/let steady = .*;/let steady = true;/' \
-	intel-1:kunit
+	intel-1:intercepted_host intel-1:kunit
+mutant resume-keeps-rate src/switch/calibration.rs \
+	'/fn resume/,/^    }/s/self\.rate\.start(.*);/let _ = hw;/' \
+	intel-1:suspend intel-1:kunit
 
 # The guest's values.
 
@@ -189,7 +192,7 @@ mutant online-without-restore rust/hotplug.rs \
 	'/fn online/,/fn offline/s/here\.restore();//' \
 	intel-2:hotplug
 mutant suspend-with-guest-values rust/syscore.rs \
-	'/fn suspend/,/fn shutdown/s/on_this_cpu::<B, _>(.*)/()/' \
+	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
 mutant vcpu-never-freed rust/vcpu.rs \
 	's/drop(unsafe { KBox/core::mem::forget(unsafe { KBox/' \
