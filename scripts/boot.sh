@@ -34,7 +34,7 @@ esac
 # What costs several seconds of boot is only for those who use it.
 INITRAMFS=("$BUILD/initramfs/host.cpio.zst")
 case $RUN in
-tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
+demo | tools | one:tools:*) INITRAMFS+=("$BUILD/tools/tools.cpio.zst") ;;
 *perf_metrics*) INITRAMFS+=("$BUILD/initramfs/perf_metrics.cpio.zst") ;;
 esac
 [[ -z ${OVERLAY:-} ]] || INITRAMFS+=("$OVERLAY")

@@ -9,6 +9,7 @@ set style line 1 linecolor rgb '#b0b0b0' linewidth 6
 set style line 2 linecolor rgb '#202020' linewidth 2
 set style line 3 linecolor rgb '#d04010' pointtype 7 pointsize 0.5
 set style line 4 linecolor rgb '#2060b0' pointtype 6 pointsize 0.7
+set style line 5 linecolor rgb '#2060b0' linewidth 1.5 dashtype 3
 set style fill solid 0.15 noborder
 set ylabel 'frequency (MHz)'
 set xrange [0:*] noextend
@@ -19,7 +20,7 @@ set border 3
 set tics nomirror
 
 # Each line of a file is about the time since the one before.
-draw(file) = sprintf("x = 0; plot '%s' using (w = column('seconds') - x, x = x + w, x - w / 2):(350 * column('shared')):(w) with boxes linecolor rgb '#808080' title 'a neighbour VM runs on this CPU', '' using 'seconds':'cpu_mhz' with fsteps linestyle 1 title 'CPU, by its true counters', '' using 'seconds':'guest_got_mhz' with fsteps linestyle 2 title 'what the guest got, by the host scheduler', '' using 'seconds':'host_sees_mhz' with points linestyle 4 title 'host /proc/cpuinfo', '' using 'seconds':'guest_sees_mhz' with points linestyle 3 title 'guest /proc/cpuinfo, over its last tick'", file)
+draw(file) = sprintf("x = 0; plot '%s' using (w = column('seconds') - x, x = x + w, x - w / 2):(350 * column('shared')):(w) with boxes linecolor rgb '#808080' title 'a neighbour VM runs on this CPU', '' using 'seconds':'cpu_mhz' with fsteps linestyle 1 title 'CPU, by its true counters', '' using 'seconds':'guest_got_mhz' with fsteps linestyle 2 title 'what the guest got, by the host scheduler', '' using 'seconds':'turbostat_mhz' with fsteps linestyle 5 title 'host turbostat', '' using 'seconds':'host_sees_mhz' with points linestyle 4 title 'host /proc/cpuinfo', '' using 'seconds':'guest_sees_mhz' with points linestyle 3 title 'guest /proc/cpuinfo, over its last tick'", file)
 
 do for [suffix in 'svg png'] {
 	if (suffix eq 'svg') {
@@ -35,7 +36,7 @@ do for [suffix in 'svg png'] {
 	eval draw(intel)
 	set title 'A stock Linux guest on AMD'
 	set xlabel 'time in the emulated machine (s)'
-	set key at screen 0.5,0.01 center bottom vertical maxrows 5 samplen 2
+	set key at screen 0.5,0.01 center bottom vertical maxrows 6 samplen 2
 	eval draw(amd)
 	unset multiplot
 }

@@ -15,6 +15,7 @@ use harness::{Pair, cpu, linux};
 
 use crate::neighbour::Neighbour;
 use crate::timeline::{Moment, Timeline};
+use crate::turbostat::Turbostat;
 use crate::{CPU, cpuinfo};
 
 /// One part of the show: the CPU's frequency, and whether a neighbour runs on it.
@@ -65,13 +66,16 @@ impl Account {
 pub fn run(timeline: &mut Timeline) -> Result<()> {
     let Machine { cpus, tsc_hz } = oracle::require()?;
     let base_mhz = tsc_hz as f64 / 1e6;
+    // Watch from elsewhere, so that the guest has its CPU to itself.
+    let elsewhere = cpus as usize - 1;
+    cpu::pin(elsewhere)?;
+    let mut turbostat = Turbostat::start()?;
     cpu::pin(CPU)?;
     let mut vmm = linux::monitor(SAMPLES * PARTS.len())?
         .stdout(Stdio::piped())
         .spawn()
         .context("start the monitor")?;
-    // Watch from elsewhere, so that the guest has its CPU to itself.
-    cpu::pin(cpus as usize - 1)?;
+    cpu::pin(elsewhere)?;
     let msrs = Msrs::open(CPU)?;
 
     let mut log = Vec::new();
@@ -106,6 +110,7 @@ pub fn run(timeline: &mut Timeline) -> Result<()> {
             got_mhz: cpu_mhz * share,
             guest_mhz: mhz.parse()?,
             host_mhz: cpuinfo::mhz(CPU)?,
+            turbostat_mhz: turbostat.mhz()?,
             host_error: msrs.error()?,
         });
 

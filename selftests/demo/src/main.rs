@@ -10,6 +10,7 @@ mod neighbour;
 mod table;
 mod timeline;
 mod tiny;
+mod turbostat;
 
 use anyhow::{Context, Result};
 use harness::module::Module;

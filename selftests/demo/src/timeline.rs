@@ -17,6 +17,8 @@ pub struct Moment {
     pub guest_mhz: f64,
     /// What the host's /proc/cpuinfo shows for the same CPU.
     pub host_mhz: f64,
+    /// What turbostat on the host shows for it since the last one.
+    pub turbostat_mhz: f64,
     /// How far the host's own reads of the counters were off, in ticks.
     pub host_error: u64,
 }
@@ -30,7 +32,7 @@ impl Timeline {
 
     pub fn head(&self) {
         println!();
-        println!("  time     CPU  host sees  off by     guest got  guest sees");
+        println!("  time     CPU  host sees  turbostat  off by     guest got  guest sees");
     }
 
     /// Shows the moment, with a bar of what the guest sees.
@@ -42,10 +44,11 @@ impl Timeline {
             got_mhz,
             guest_mhz,
             host_mhz,
+            turbostat_mhz,
             host_error,
         } = moment;
         println!(
-            "{seconds:>5.2} s {cpu_mhz:>4.0} MHz {host_mhz:>6.0} MHz {host_error:>3} ticks \
+            "{seconds:>5.2} s {cpu_mhz:>4.0} MHz {host_mhz:>6.0} MHz {turbostat_mhz:>6.0} MHz {host_error:>3} ticks \
              {got_mhz:>8.0} MHz {guest_mhz:>7.0} MHz {:<20}{}",
             "#".repeat((guest_mhz / 15.0) as usize),
             if shared { " shared" } else { "" },
@@ -55,17 +58,19 @@ impl Timeline {
 
     pub fn csv(&self) {
         println!(
-            "csv seconds,shared,cpu_mhz,guest_got_mhz,guest_sees_mhz,host_sees_mhz,host_off_ticks"
+            "csv seconds,shared,cpu_mhz,guest_got_mhz,guest_sees_mhz,host_sees_mhz,\
+             turbostat_mhz,host_off_ticks"
         );
         for m in &self.0 {
             println!(
-                "csv {:.4},{},{:.1},{:.1},{:.1},{:.1},{}",
+                "csv {:.4},{},{:.1},{:.1},{:.1},{:.1},{:.1},{}",
                 m.seconds,
                 u8::from(m.shared),
                 m.cpu_mhz,
                 m.got_mhz,
                 m.guest_mhz,
                 m.host_mhz,
+                m.turbostat_mhz,
                 m.host_error
             );
         }
