@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 
 use crate::oracle;
-use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
+use crate::pair::{MSR_IA32_APERF, MSR_IA32_MPERF, Pair};
 use crate::perf::{self, Attr, Scope};
 
 /// MSRs of one CPU: /dev/cpu/N/msr. A read executes RDMSR on that CPU, by an
@@ -40,13 +40,21 @@ impl Msrs {
         self.read(MSR_IA32_MPERF)
     }
 
-    /// Reads both counters and returns how far they are from the truth, in
-    /// ticks.
-    pub fn error(&self) -> io::Result<u64> {
+    /// Reads both counters and returns how far each is from the truth, in ticks.
+    pub fn errors(&self) -> io::Result<Pair> {
         let truth = || oracle::truth(self.cpu as u64).host;
         let (aperf, true_aperf) = bracket(|| truth().aperf, || self.aperf());
         let (mperf, true_mperf) = bracket(|| truth().mperf, || self.mperf());
-        Ok(outside(aperf?, true_aperf).max(outside(mperf?, true_mperf)))
+        Ok(Pair {
+            aperf: outside(aperf?, true_aperf),
+            mperf: outside(mperf?, true_mperf),
+        })
+    }
+
+    /// The larger one of [`Msrs::errors`].
+    pub fn error(&self) -> io::Result<u64> {
+        let Pair { aperf, mperf } = self.errors()?;
+        Ok(aperf.max(mperf))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The rules that the machine itself watches while tests run, see [`oracle::watch`].
 //! A run ends where one is broken.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::oracle::{self, rule};
 use crate::pair::ONE_SWITCH;
@@ -11,15 +11,28 @@ use crate::pair::ONE_SWITCH;
 /// Rules that this process wants.
 static WANTED: AtomicU64 = AtomicU64::new(0);
 
+/// The MSRs of the host do not hold what the CPUs did.
+static UNTRUE: AtomicBool = AtomicBool::new(false);
+
+/// Ticks that a pair may be off by.
+static TOLERANCE: AtomicU64 = AtomicU64::new(ONE_SWITCH);
+
 fn want(rules: u64) {
     WANTED.store(rules, Relaxed);
     if oracle::machine().is_some() {
-        oracle::watch(rules, ONE_SWITCH);
+        let possible = if UNTRUE.load(Relaxed) {
+            rules & !rule::USER
+        } else {
+            rules
+        };
+        oracle::watch(possible, TOLERANCE.load(Relaxed));
     }
 }
 
 /// Has the machine watch all rules.
 pub fn watch_all() {
+    UNTRUE.store(false, Relaxed);
+    TOLERANCE.store(ONE_SWITCH, Relaxed);
     want(rule::ALL);
 }
 
@@ -35,14 +48,20 @@ pub fn forget_guests() {
 
 /// The MSRs of the host were written: they do not hold any more what the CPU did.
 pub fn host_pair_is_untrue() {
-    want(WANTED.load(Relaxed) & !rule::USER);
+    UNTRUE.store(true, Relaxed);
+    want(WANTED.load(Relaxed));
 }
 
 /// They do again, on each CPU.
 pub fn host_pair_is_true() {
-    if WANTED.load(Relaxed) != 0 {
-        want(WANTED.load(Relaxed) | rule::USER);
-    }
+    UNTRUE.store(false, Relaxed);
+    want(WANTED.load(Relaxed));
+}
+
+/// For tests in which what is not exact in APERF of the host adds up.
+pub fn host_pair_may_be_off(ticks: u64) {
+    TOLERANCE.store(ticks, Relaxed);
+    want(WANTED.load(Relaxed));
 }
 
 /// For tests that change guests' pairs in ways of which they keep no account.

@@ -7,10 +7,10 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use harness::guest::{Guest, Vcpu, cpuid};
-use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
+use harness::oracle::{self, ALL_CPUS, RATIO_ONE, Ratio};
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
 use harness::signal::Kick;
-use harness::{Pair, cpu, module};
+use harness::{ONE_SWITCH, Pair, cpu, module, rules};
 use kvm_bindings::{CpuId, kvm_regs};
 use kvm_ioctls::Kvm;
 
@@ -54,8 +54,13 @@ pub struct World {
     pub vms: Vec<FuzzVm>,
     pub kick: Kick,
     pub host_khz: u64,
-    /// The most that APERF went for each tick of the TSC lately, as a [`RATIO_ONE`]th.
-    pub fastest: u64,
+    /// APERF ticks for each tick of the TSC, as a [`RATIO_ONE`]th: now and the most ever.
+    now: u64,
+    fastest: u64,
+    /// The sum of all changes of that.
+    changed: u64,
+    /// How far each counter of a host pair was off.
+    off: Pair,
     _ratio: Ratio,
     created: Created,
 }
@@ -153,7 +158,10 @@ impl World {
             vms: Vec::new(),
             kick: Kick::new()?,
             host_khz: host_khz.into(),
+            now: RATIO_ONE,
             fastest: RATIO_ONE,
+            changed: 0,
+            off: Pair::default(),
             _ratio: Ratio::set(ALL_CPUS, RATIO_ONE),
             created: Created::default(),
         })
@@ -191,6 +199,37 @@ impl World {
         self.created.runs += 1;
     }
 
+    /// The CPUs change their frequency.
+    pub fn set_ratio(&mut self, ratio: u64) {
+        oracle::set_ratio(ALL_CPUS, ratio);
+        self.changed += self.now.abs_diff(ratio);
+        self.fastest = self.fastest.max(ratio);
+        self.now = ratio;
+        rules::host_pair_may_be_off(self.host_errors().aperf);
+    }
+
+    /// How far a host pair may be off: what one switch leaves. And APERF's ticks in a switch
+    /// follow from the frequency that the module knows, so each change goes into the few
+    /// switches that come before it is known. Together they take less than [`ONE_SWITCH`].
+    fn host_errors(&self) -> Pair {
+        Pair {
+            aperf: ONE_SWITCH + self.changed * ONE_SWITCH / RATIO_ONE,
+            mperf: ONE_SWITCH,
+        }
+    }
+
+    /// Rule host-continuity: the host pair of a CPU is `off` by no more than it may be.
+    pub fn expect_host(&mut self, off: Pair) -> Result<()> {
+        let most = self.host_errors();
+        ensure!(
+            off.aperf <= most.aperf && off.mperf <= most.mperf,
+            "the host pair is off by {off}, but {most} are allowed"
+        );
+        self.off.aperf = self.off.aperf.max(off.aperf);
+        self.off.mperf = self.off.mperf.max(off.mperf);
+        Ok(())
+    }
+
     pub fn clear(&mut self) {
         self.vms.clear();
     }
@@ -222,6 +261,10 @@ impl World {
 impl fmt::Display for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Created { vms, vcpus, runs } = self.created;
-        write!(f, "{vms} VMs, {vcpus} vCPUs, {runs} runs")
+        write!(
+            f,
+            "{vms} VMs, {vcpus} vCPUs, {runs} runs; the host pairs were off by {}",
+            self.off
+        )
     }
 }

@@ -4,7 +4,7 @@
 
 use anyhow::{Result, ensure};
 use fastrand::Rng;
-use harness::oracle::{self, ALL_CPUS, RATIO_ONE};
+use harness::oracle::RATIO_ONE;
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
 use harness::{cpu, module};
 use kvm_bindings::kvm_mp_state;
@@ -189,10 +189,7 @@ impl Operation {
                 }
             }
             MoveTo { cpu } => cpu::pin(cpu)?,
-            SetRatio { ratio } => {
-                oracle::set_ratio(ALL_CPUS, ratio);
-                world.fastest = world.fastest.max(ratio);
-            }
+            SetRatio { ratio } => world.set_ratio(ratio),
             SetFilter {
                 aperf,
                 mperf,
