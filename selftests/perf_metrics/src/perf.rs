@@ -4,8 +4,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use harness::perf::{self, Attr, Scope};
 
 use crate::metrics::{FULL_SCALE, Metrics};
@@ -36,58 +37,75 @@ const EXCLUDE_KERNEL: u64 = 1 << 5;
 /// A mediated PMU allows no other events beside it.
 const EXCLUDE_GUEST: u64 = 1 << 20;
 
+/// Counts when its group is complete, and not before.
+const DISABLED: u64 = 1 << 0;
+const PERF_EVENT_IOC_ENABLE: u64 = 0x2400;
+/// A read returns how many events a group has, and the value of each at one time.
+const PERF_FORMAT_GROUP: u64 = 1 << 3;
+
 /// An event of the calling thread that has counted since it was opened.
 pub struct Event(File);
 
 impl Event {
     /// Counts in user space only.
     pub fn of_user_space(kind: Kind) -> Result<Self> {
-        Self::open(kind, EXCLUDE_KERNEL | EXCLUDE_GUEST, None)
+        Self::open(kind, EXCLUDE_KERNEL | EXCLUDE_GUEST, 0, None)
     }
 
     /// Counts in the host, but not in guests.
     pub fn of_host(kind: Kind) -> Result<Self> {
-        Self::open(kind, EXCLUDE_GUEST, None)
+        Self::open(kind, EXCLUDE_GUEST, 0, None)
     }
 
-    fn open(Kind(event_type, config): Kind, flags: u64, leader: Option<&Event>) -> Result<Self> {
+    fn open(
+        Kind(event_type, config): Kind,
+        flags: u64,
+        read_format: u64,
+        leader: Option<&Event>,
+    ) -> Result<Self> {
         let mut attr = Attr::new(event_type, config);
-        attr.flags = flags;
+        (attr.flags, attr.read_format) = (flags, read_format);
         let leader = leader.map(|leader| &leader.0);
         Ok(Event(perf::open(&attr, Scope::ThisThread, leader)?))
     }
 
     /// How often it happened.
     pub fn read(&self) -> io::Result<u64> {
-        let mut value = [0; 8];
-        (&self.0).read_exact(&mut value)?;
-        Ok(u64::from_le_bytes(value))
+        Ok(self.words::<1>()?[0])
+    }
+
+    fn words<const N: usize>(&self) -> io::Result<[u64; N]> {
+        let mut words = [[0; 8]; N];
+        (&self.0).read_exact(words.as_flattened_mut())?;
+        Ok(words.map(u64::from_le_bytes))
     }
 }
 
 /// Slots and metrics of the calling thread in the host.
 pub struct Topdown {
     slots: Event,
-    metrics: Vec<Event>,
+    _metrics: Vec<Event>,
 }
 
 impl Topdown {
     pub fn of_host() -> Result<Self> {
-        let slots = Event::of_host(SLOTS)?;
-        let metrics = METRICS.map(|kind| Event::open(kind, EXCLUDE_GUEST, Some(&slots)));
+        let slots = Event::open(SLOTS, EXCLUDE_GUEST | DISABLED, PERF_FORMAT_GROUP, None)?;
+        let metrics = METRICS.map(|kind| Event::open(kind, EXCLUDE_GUEST, 0, Some(&slots)));
+        let metrics = metrics.into_iter().collect::<Result<_>>()?;
+        // SAFETY: The request takes no argument.
+        let ret = unsafe { libc::ioctl(slots.0.as_raw_fd(), PERF_EVENT_IOC_ENABLE, 0) };
+        ensure!(ret == 0, "PERF_EVENT_IOC_ENABLE");
         Ok(Topdown {
-            metrics: metrics.into_iter().collect::<Result<_>>()?,
+            _metrics: metrics,
             slots,
         })
     }
 
-    /// Slots so far, and into which parts they divide.
+    /// Slots so far, and into which parts they divide. perf rounds each part down to a
+    /// slot, which is far less than half a step of a metric.
     pub fn read(&self) -> Result<(u64, Metrics)> {
-        let mut counts = [0; 4];
-        for (count, event) in counts.iter_mut().zip(&self.metrics) {
-            *count = event.read()?;
-        }
-        let slots = self.slots.read()?;
+        let [events, slots, counts @ ..] = self.slots.words::<6>()?;
+        ensure!(events == 5, "a group of {events} events");
         let part = |count: u64| (count as f64 * f64::from(FULL_SCALE) / slots as f64).round() as u8;
         Ok((slots, Metrics(counts.map(part))))
     }
