@@ -9,7 +9,6 @@
 //! may have changed.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,45 +17,13 @@ use harness::guest::Guest;
 use harness::host::{Msrs, PerfMsr, bracket, outside};
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, foreign, ktap, note, oracle};
 
 const SWITCHES: u64 = 500;
 const READS: u64 = 100;
 
 /// Where the vCPU runs.
 const CPU: usize = 0;
-
-guest_code! {
-    /// Makes its values as different from the host's as can be.
-    write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "2:"
-        "burn 20000"
-        "exit"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The same, but halts by turns, so that the CPU idles, or runs others.
-    write_and_halt:
-        "cli"
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "timer_one_shot"
-        "mov r14, 200000"
-        "2:"
-        "exit"
-        "mov r13, 10"
-        "3:"
-        "burn 4000"
-        "sleep r14"
-        "dec r13"
-        "jnz 3b"
-        "jmp 2b"
-}
 
 /// All of the host's ways to the pair of [`CPU`] that a process has.
 struct Readers {
@@ -108,7 +75,7 @@ fn before_and_after(ratio: u64) -> Result<()> {
     let readers = Readers::open()?;
     let before = readers.error()?;
 
-    let guest = Guest::new(write_and_exit())?;
+    let guest = Guest::new(foreign::exits())?;
     let mut vcpu = guest.vcpu(0)?;
     vcpu.resume()?;
     let first = readers.error()?;
@@ -135,17 +102,8 @@ fn during(reader_cpu: usize, code: &[u8]) -> Result<()> {
     let readers = Readers::open()?;
     let guest = Guest::with_irqchip(code)?;
     let mut vcpu = guest.vcpu(0)?;
-    vcpu.resume()?;
 
-    let stop = AtomicBool::new(false);
-    let (worst, entries) = thread::scope(|scope| -> Result<(u64, u64)> {
-        let runner = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                vcpu.resume()?;
-            }
-            Ok(())
-        });
-
+    let (worst, entries) = foreign::beside(&mut vcpu, CPU, || {
         cpu::pin(reader_cpu)?;
         let count_entries = || oracle::count(CPU as u64, oracle::event::VM_ENTRY);
         let entries = count_entries();
@@ -154,10 +112,7 @@ fn during(reader_cpu: usize, code: &[u8]) -> Result<()> {
             thread::sleep(Duration::from_micros(20));
             worst = worst.max(readers.error()?);
         }
-        let entries = count_entries() - entries;
-        stop.store(true, Ordering::Relaxed);
-        runner.join().unwrap()?;
-        Ok((worst, entries))
+        Ok((worst, count_entries() - entries))
     })?;
 
     note!("{READS} times all readers, {entries} VM entries meanwhile, worst error {worst} ticks");
@@ -175,18 +130,18 @@ fn main() -> ExitCode {
             before_and_after(RATIO_ONE * 3 / 5)
         }),
         ("during, from a task on the same CPU", || {
-            during(CPU, write_and_exit())
+            during(CPU, foreign::exits())
         }),
         ("while it halts, from a task on the same CPU", || {
-            during(CPU, write_and_halt())
+            during(CPU, foreign::halts())
         }),
         ("during, from another CPU", || {
             cpu::require_two()?;
-            during(1, write_and_exit())
+            during(1, foreign::exits())
         }),
         ("while it halts, from another CPU", || {
             cpu::require_two()?;
-            during(1, write_and_halt())
+            during(1, foreign::halts())
         }),
     ])
 }

@@ -18,13 +18,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::guest::{Guest, Vcpu};
+use harness::guest::Guest;
 use harness::host::{PerfMsr, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, cpufreq, guest_code, kernel, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, cpufreq, foreign, kernel, ktap, note, oracle};
 
 /// Where the vCPU runs.
 const CPU: usize = 0;
@@ -32,38 +32,6 @@ const CPU: usize = 0;
 const THROTTLED: u64 = RATIO_ONE * 3 / 5;
 const READS: u64 = 100;
 const MEASURED_NS: u64 = 40_000_000;
-
-guest_code! {
-    /// Makes its values as different from the host's as can be.
-    write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "2:"
-        "burn 20000"
-        "exit"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The same, but halts by turns, so that its values stay behind.
-    write_and_halt:
-        "cli"
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "timer_one_shot"
-        "mov r14, 200000"
-        "2:"
-        "exit"
-        "mov r13, 10"
-        "3:"
-        "burn 4000"
-        "sleep r14"
-        "dec r13"
-        "jnz 3b"
-        "jmp 2b"
-}
 
 fn prepare(ratio: u64) -> Result<(Module, Ratio)> {
     let machine = oracle::require()?;
@@ -74,27 +42,8 @@ fn prepare(ratio: u64) -> Result<(Module, Ratio)> {
     Ok((Module::loaded()?, Ratio::set(ALL_CPUS, ratio)))
 }
 
-/// Runs `vcpu` in a thread of its own on [`CPU`] for as long as `work` takes.
-fn beside<T>(vcpu: &mut Vcpu, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    vcpu.resume()?;
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let runner = scope.spawn(|| -> Result<()> {
-            cpu::pin(CPU)?;
-            while !stop.load(Ordering::Relaxed) {
-                vcpu.resume()?;
-            }
-            Ok(())
-        });
-        let result = work();
-        stop.store(true, Ordering::Relaxed);
-        runner.join().unwrap()?;
-        result
-    })
-}
-
 /// Whether the MSRs of [`CPU`] hold a guest's values.
-fn foreign() -> bool {
+fn holds_guest_values() -> bool {
     let truth = oracle::truth(CPU as u64);
     truth.hardware.distance(truth.host) > ONE_SWITCH
 }
@@ -106,14 +55,14 @@ fn read(reader_cpu: usize, code: &[u8], error: impl Fn() -> Result<u64>) -> Resu
     let guest = Guest::with_irqchip(code)?;
     let mut vcpu = guest.vcpu(0)?;
 
-    let (worst, found) = beside(&mut vcpu, || {
+    let (worst, found) = foreign::beside(&mut vcpu, CPU, || {
         cpu::pin(reader_cpu)?;
         let (mut worst, mut found) = (0, 0);
         for _ in 0..READS {
             thread::sleep(Duration::from_micros(20));
-            let before = foreign();
+            let before = holds_guest_values();
             worst = worst.max(error()?);
-            found += u64::from(before && foreign());
+            found += u64::from(before && holds_guest_values());
         }
         Ok((worst, found))
     })?;
@@ -169,7 +118,7 @@ fn by_cppc(reader_cpu: usize, code: &[u8]) -> Result<()> {
 fn perf_of_a_task() -> Result<()> {
     let machine = oracle::require()?;
     let _setup = prepare(THROTTLED)?;
-    let guest = Guest::new(write_and_exit())?;
+    let guest = Guest::new(foreign::exits())?;
     let mut vcpu = guest.vcpu(0)?;
     vcpu.resume()?;
 
@@ -215,9 +164,9 @@ fn frequency(shown: fn(usize) -> Result<u64>) -> Result<()> {
     let machine = oracle::require()?;
     for ratio in [THROTTLED, RATIO_ONE / 2, RATIO_ONE] {
         let _setup = prepare(ratio)?;
-        let guest = Guest::new(write_and_exit())?;
+        let guest = Guest::new(foreign::exits())?;
         let mut vcpu = guest.vcpu(0)?;
-        let khz = beside(&mut vcpu, || {
+        let khz = foreign::beside(&mut vcpu, CPU, || {
             thread::sleep(Duration::from_millis(30));
             shown(CPU)
         })?;
@@ -235,29 +184,29 @@ fn frequency(shown: fn(usize) -> Result<u64>) -> Result<()> {
 fn main() -> ExitCode {
     ktap::run(&[
         ("offset, on the same CPU", || {
-            by_device(Way::Offset, CPU, write_and_halt())
+            by_device(Way::Offset, CPU, foreign::halts())
         }),
         ("registers, on the same CPU", || {
-            by_device(Way::Registers, CPU, write_and_halt())
+            by_device(Way::Registers, CPU, foreign::halts())
         }),
         ("offset, from another CPU", || {
-            by_device_from_afar(Way::Offset, write_and_exit())
+            by_device_from_afar(Way::Offset, foreign::exits())
         }),
         ("registers, from another CPU", || {
-            by_device_from_afar(Way::Registers, write_and_exit())
+            by_device_from_afar(Way::Registers, foreign::exits())
         }),
         ("registers, from another CPU, while it halts", || {
-            by_device_from_afar(Way::Registers, write_and_halt())
+            by_device_from_afar(Way::Registers, foreign::halts())
         }),
         ("feedback counters of ACPI, on the same CPU", || {
-            by_cppc(CPU, write_and_halt())
+            by_cppc(CPU, foreign::halts())
         }),
         ("feedback counters of ACPI, from another CPU", || {
-            by_cppc(1, write_and_exit())
+            by_cppc(1, foreign::exits())
         }),
         (
             "feedback counters of ACPI, from another CPU, while it halts",
-            || by_cppc(1, write_and_halt()),
+            || by_cppc(1, foreign::halts()),
         ),
         ("perf of the vCPU's task", perf_of_a_task),
         ("cpu MHz in /proc/cpuinfo", || {

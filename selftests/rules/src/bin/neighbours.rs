@@ -17,49 +17,14 @@ use harness::guest::{Guest, cpuid};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle, rules};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle, own, rules};
 use kvm_bindings::{CpuId, KVM_CAP_X86_DISABLE_EXITS, kvm_enable_cap, kvm_regs};
 use kvm_ioctls::Kvm;
 
 /// Since Linux 6.17; not yet in kvm-bindings.
 const KVM_X86_DISABLE_EXITS_APERFMPERF: u64 = 1 << 4;
 
-const ROUNDS: u64 = 200;
-
-guest_code! {
-    /// Sets both counters to RDI. Then 200 times: reads, compares with the last
-    /// values in R10 and R11, counts strange ones in R12, halts 200 us.
-    keep_own:
-        "cli"
-        "timer_one_shot"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "mov r10, rdi"
-        "mov r11, rdi"
-        "mov r14, 200000"
-        "mov r13, 200"
-        "2:"
-        "rdpair r8, r9"
-        "mov rax, r8"
-        "sub rax, r10"
-        "shr rax, 36"
-        "jz 3f"
-        "inc r12"
-        "3:"
-        "mov rax, r9"
-        "sub rax, r11"
-        "shr rax, 36"
-        "jz 4f"
-        "inc r12"
-        "4:"
-        "mov r10, r8"
-        "mov r11, r9"
-        "burn 4000"
-        "sleep r14"
-        "dec r13"
-        "jnz 2b"
-        "exit"
-}
+const ROUNDS: u64 = own::ROUNDS;
 
 guest_code! {
     /// 200 times: reads between two looks at the true counters, counts in R12 what
@@ -188,7 +153,7 @@ fn disable_exits(guest: &Guest) -> Result<()> {
 /// One with its own pair, which starts at `rdi`.
 fn own(rdi: u64) -> Neighbour {
     Neighbour {
-        code: keep_own(),
+        code: own::reads_and_halts(),
         raw: false,
         cpuid: cpuid::with_pair,
         rdi,
@@ -245,11 +210,8 @@ fn take_turns(raw_cpuid: fn(&Kvm) -> Result<CpuId>) -> Result<()> {
         without.r15 == 2 * ROUNDS,
         "not each read without the bit faulted"
     );
-    for regs in [first, second] {
-        ensure!(regs.r15 == 0, "{} accesses faulted", regs.r15);
-        ensure!(regs.r12 == 0, "{} reads are not the guest's own", regs.r12);
-    }
-    Ok(())
+    own::expect_own(&first)?;
+    own::expect_own(&second)
 }
 
 fn main() -> ExitCode {

@@ -6,9 +6,6 @@
 //! Bound: one switch outside of what the true counters are before and after.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use harness::guest::Guest;
@@ -16,7 +13,7 @@ use harness::host::{bracket, outside};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, THIS_CPU};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle, rdpru};
+use harness::{ONE_SWITCH, cpu, foreign, guest_code, ktap, note, oracle, rdpru};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
@@ -39,18 +36,6 @@ guest_code! {
         "inc r14"
         "add qword ptr [rsp], 3"
         "iretq"
-}
-
-guest_code! {
-    /// Makes its values as different from the host's as can be.
-    write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "2:"
-        "burn 5000"
-        "exit"
-        "jmp 2b"
 }
 
 fn prepare() -> Result<(Module, Ratio)> {
@@ -80,7 +65,7 @@ fn in_a_guest() -> Result<()> {
 
 fn after_kvm_run() -> Result<()> {
     let _setup = prepare()?;
-    let guest = Guest::new(write_and_exit())?;
+    let guest = Guest::new(foreign::exits())?;
     let mut vcpu = guest.vcpu(0)?;
     let mut worst = error();
     for _ in 0..RETURNS {
@@ -92,28 +77,9 @@ fn after_kvm_run() -> Result<()> {
     Ok(())
 }
 
-/// A thread that preempts the vCPU's whenever it wakes up.
 fn in_another_task() -> Result<()> {
     let _setup = prepare()?;
-    let guest = Guest::new(write_and_exit())?;
-    let mut vcpu = guest.vcpu(0)?;
-    let stop = AtomicBool::new(false);
-    let worst = thread::scope(|scope| -> Result<u64> {
-        let runner = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                vcpu.resume()?;
-            }
-            Ok(())
-        });
-        let mut worst = 0;
-        for _ in 0..WAKEUPS {
-            thread::sleep(Duration::from_micros(50));
-            worst = worst.max(error());
-        }
-        stop.store(true, Ordering::Relaxed);
-        runner.join().unwrap()?;
-        Ok(worst)
-    })?;
+    let worst = foreign::worst_in_another_task(WAKEUPS, error)?;
     let switches = cpu::thread_switches();
     note!("{WAKEUPS} wake-ups, {switches} switches, worst error {worst} ticks");
     ensure!(worst <= ONE_SWITCH, "RDPRU is off by {worst} ticks");

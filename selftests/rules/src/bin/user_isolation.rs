@@ -7,30 +7,15 @@
 //! Bound: one switch, after however many.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use harness::guest::Guest;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, foreign, ktap, note, oracle};
 
 const RETURNS: u64 = 1000;
 const WAKEUPS: u64 = 200;
-
-guest_code! {
-    /// Makes its values as different from the host's as can be.
-    write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "2:"
-        "burn 5000"
-        "exit"
-        "jmp 2b"
-}
 
 /// Distance of the MSRs of this CPU from the host pair, now.
 fn error() -> u64 {
@@ -44,7 +29,7 @@ fn after_kvm_run(ratio: u64) -> Result<()> {
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(THIS_CPU, ratio);
 
-    let guest = Guest::new(write_and_exit())?;
+    let guest = Guest::new(foreign::exits())?;
     let mut vcpu = guest.vcpu(0)?;
     let mut errors = Vec::new();
     for _ in 0..RETURNS {
@@ -62,37 +47,12 @@ fn after_kvm_run(ratio: u64) -> Result<()> {
     Ok(())
 }
 
-/// A thread that preempts the vCPU's whenever it wakes up.
 fn in_another_task() -> Result<()> {
     oracle::require()?;
-    cpu::pin(0)?;
     let _module = Module::loaded()?;
-
-    let guest = Guest::new(write_and_exit())?;
-    let mut vcpu = guest.vcpu(0)?;
-    let stop = AtomicBool::new(false);
-    let worst = thread::scope(|scope| -> Result<u64> {
-        let runner = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                vcpu.resume()?;
-            }
-            Ok(())
-        });
-
-        let mut worst = 0;
-        for _ in 0..WAKEUPS {
-            thread::sleep(Duration::from_micros(50));
-            worst = worst.max(error());
-        }
-        stop.store(true, Ordering::Relaxed);
-        runner.join().unwrap()?;
-        Ok(worst)
-    })?;
-
-    note!(
-        "{WAKEUPS} wake-ups, {} switches, worst error {worst} ticks",
-        cpu::thread_switches()
-    );
+    let worst = foreign::worst_in_another_task(WAKEUPS, error)?;
+    let switches = cpu::thread_switches();
+    note!("{WAKEUPS} wake-ups, {switches} switches, worst error {worst} ticks");
     ensure!(
         worst <= ONE_SWITCH,
         "another task sees a pair that is off by {worst} ticks"

@@ -23,23 +23,12 @@ use harness::host::{bracket, outside};
 use harness::module::Module;
 use harness::msr_device::make_true;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle, rules};
+use harness::{ONE_SWITCH, cpu, foreign, guest_code, kernel, ktap, note, oracle, rules};
 
 /// Where the load is; tools run elsewhere.
 const CPU: usize = 0;
 
 const THROTTLED: u64 = RATIO_ONE * 3 / 5;
-
-guest_code! {
-    write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
-        "2:"
-        "burn 20000"
-        "exit"
-        "jmp 2b"
-}
 
 guest_code! {
     /// Idles between bursts.
@@ -73,7 +62,7 @@ impl Load {
         cpu::pin(CPU)?;
         let code = match self {
             Load::HaltingGuest => write_and_halt(),
-            Load::Task | Load::BusyGuest => write_and_exit(),
+            Load::Task | Load::BusyGuest => foreign::exits(),
         };
         let guest = Guest::with_irqchip(code)?;
         let mut vcpu = guest.vcpu(0)?;
