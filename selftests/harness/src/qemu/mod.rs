@@ -4,6 +4,8 @@
 //!
 //! All vCPUs run on the first CPU, QEMU's other threads on the last one.
 
+mod counters;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -18,6 +20,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cpu;
 use crate::ktap;
 use crate::linux;
+
+pub use counters::base_mhz;
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64-microvm";
 const QMP: &str = "/tmp/qmp";
@@ -46,6 +50,9 @@ pub struct Setup<'a> {
     pub vcpus: usize,
     /// Whether the administrator grants the counters.
     pub granted: bool,
+    /// Where to take the state of a VM from that was saved, as QEMU wants it. It is
+    /// paused then.
+    pub incoming: Option<&'a str>,
 }
 
 impl Qemu {
@@ -57,7 +64,9 @@ impl Qemu {
         for (vcpu, &thread) in threads.iter().enumerate() {
             cpu::pin_thread(thread, vcpu % cpu::online())?;
         }
-        qemu.read_until("guest: ready")?;
+        if setup.incoming.is_none() {
+            qemu.read_until("guest: ready")?;
+        }
         for thread in threads {
             cpu::pin_thread(thread, 0)?;
         }
@@ -101,6 +110,7 @@ impl Qemu {
                 "-append",
                 "console=ttyS0 quiet panic=-1 kunit.enable=0 rdinit=/shell",
             ])
+            .args(setup.incoming.iter().flat_map(|from| ["-incoming", from]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         // A test that is killed shall not leave a busy guest behind.
@@ -126,7 +136,7 @@ impl Qemu {
     }
 
     /// The kernel's names for the threads of the vCPUs.
-    fn vcpu_threads(&mut self) -> Result<Vec<i32>> {
+    pub fn vcpu_threads(&mut self) -> Result<Vec<i32>> {
         let answer = self.qmp("query-cpus-fast")?;
         let after_names = answer.split("\"thread-id\": ").skip(1);
         let digits = |rest: &str| {
@@ -136,11 +146,6 @@ impl Qemu {
         };
         let threads: Result<Vec<i32>, _> = after_names.map(|rest| digits(rest).parse()).collect();
         threads.with_context(|| format!("no threads in {answer}"))
-    }
-
-    /// QEMU's process.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
     }
 
     /// Executes a line of shell in the guest, and returns what it said.
@@ -170,8 +175,13 @@ impl Qemu {
 
     /// Executes a command of QEMU's monitor protocol that takes no arguments.
     pub fn qmp(&mut self, command: &str) -> Result<String> {
+        self.qmp_with(command, "{}")
+    }
+
+    /// Executes a command of QEMU's monitor protocol, with its arguments in JSON.
+    pub fn qmp_with(&mut self, command: &str, arguments: &str) -> Result<String> {
         ktap::alive();
-        let request = format!("{{\"execute\": \"{command}\"}}\n");
+        let request = format!("{{\"execute\": \"{command}\", \"arguments\": {arguments}}}\n");
         self.qmp.get_mut().write_all(request.as_bytes())?;
         loop {
             let mut answer = String::new();
@@ -184,6 +194,21 @@ impl Qemu {
                 bail!("{command}: {answer}");
             }
         }
+    }
+
+    /// Asks by a command of QEMU's monitor protocol until `text` is in the answer.
+    pub fn wait_for(&mut self, command: &str, text: &str) -> Result<()> {
+        const TRIES: u32 = 600;
+
+        let mut answer = String::new();
+        for _ in 0..TRIES {
+            answer = self.qmp(command)?;
+            if answer.contains(text) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        bail!("{command} never said {text}; at last: {answer}")
     }
 }
 
