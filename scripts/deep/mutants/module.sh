@@ -182,6 +182,9 @@ mutant readers-leave-before-values src/kvm_aperfmperf.rs \
 mutant sched-out-unnoticed rust/preempt.rs \
 	's/B::put(here, vcpu)/{ let _ = (here, vcpu); }/' \
 	intel-1:guest_steal
+mutant sched-out-unnoticed-by-hopper rust/preempt.rs \
+	's/B::put(here, vcpu)/{ let _ = (here, vcpu); }/' \
+	intel-2:migrate_cpus
 mutant sched-in-unnoticed rust/preempt.rs \
 	's/B::load(here, vcpu)/{ let _ = (here, vcpu); }/' \
 	intel-1:guest_steal
@@ -194,6 +197,12 @@ mutant online-without-restore rust/hotplug.rs \
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
+mutant anybody-is-granted rust/grant.rs \
+	's/operations) != 0/operations) == 0/' \
+	intel-1:grant
+mutant failed-load-leaves-syscore src/kvm_aperfmperf.rs \
+	's/let grant = grant::offer()?;/let Ok(grant) = grant::offer() else { core::mem::forget(syscore); return Err(ENOMEM); };/' \
+	intel-1:load_fails
 mutant vcpu-never-freed rust/vcpu.rs \
 	's/drop(unsafe { KBox/core::mem::forget(unsafe { KBox/' \
 	intel-1:fuzz,--operations=20000
