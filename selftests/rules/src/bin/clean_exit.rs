@@ -117,6 +117,8 @@ fn remove_while_read(cpu: usize) -> Result<()> {
     let gone = AtomicBool::new(false);
     let (reads, worst) = thread::scope(|scope| -> Result<(u64, u64)> {
         let reader = scope.spawn(|| -> Result<(u64, u64)> {
+            // Reads whenever it has the last answer, and removal goes on while it waits.
+            let _priority = cpu::Alone::on(0)?;
             let (mut reads, mut worst) = (0, 0);
             while !gone.load(Ordering::Relaxed) {
                 worst = worst.max(msrs.error()?);
