@@ -110,6 +110,29 @@ impl Drop for Module {
     }
 }
 
+/// The module loaded anew, now and when this is dropped: what it found out about the CPUs
+/// in between is forgotten.
+#[must_use]
+pub struct Anew(());
+
+impl Anew {
+    pub fn loaded() -> Result<Self> {
+        if is_loaded() {
+            remove().with_context(|| format!("unload {NAME:?}"))?;
+        }
+        insert().with_context(|| format!("load {FILE}"))?;
+        Ok(Anew(()))
+    }
+}
+
+impl Drop for Anew {
+    fn drop(&mut self) {
+        if let Err(error) = remove().and_then(|()| insert()) {
+            println!("# {NAME:?} is not loaded anew: {error}");
+        }
+    }
+}
+
 /// nmi_reader.ko, which reads the host pair in each NMI, until this is dropped. The
 /// module under test must be loaded for longer.
 #[must_use]

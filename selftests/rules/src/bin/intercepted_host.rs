@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::hotplug::{CPU, Second};
-use harness::module::{self, Module};
+use harness::module::{self, Anew, Module};
 use harness::msr_device::{MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, event};
 use harness::sample::{Distance, Sampler};
@@ -140,9 +140,8 @@ fn comes_online() -> Result<()> {
     cpu::require_two()?;
     cpu::pin(0)?;
     let second = Second;
-    let _reload = Module::unloaded()?;
+    let _module = Anew::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, APERF);
-    module::insert()?;
     expect_samples(&mut Sampler::new()?, 0)?;
 
     let _erratum = take_away(&second)?;
@@ -158,9 +157,8 @@ fn stays_offline() -> Result<()> {
     cpu::require_two()?;
     cpu::pin(0)?;
     let second = Second;
-    let _reload = Module::unloaded()?;
+    let _module = Anew::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, APERF);
-    module::insert()?;
     let mut sampler = Sampler::new()?;
 
     let _erratum = take_away(&second)?;
