@@ -38,7 +38,7 @@ use kvm_ioctls::VcpuExit;
 
 /// In how many switches APERF is off by one more tick, at most. With the truth random,
 /// a million switches come to some 500 ticks; here timers give it a little direction.
-const ROUNDINGS: u64 = 50;
+const ROUNDINGS: u64 = 500;
 
 /// Microseconds between two looks at the host pairs, at most.
 const PAUSE: u64 = 300;
