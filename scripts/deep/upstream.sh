@@ -86,8 +86,10 @@ record() {
 	export BZIMAGE=$UNPATCHED/bzImage OVERLAY=$UNPATCHED.cpio.zst
 	mkdir -p "$BASELINE"
 	for vendor in intel amd; do
-		verdicts "baseline-$vendor" $vendor "without:collection:$COLLECTION" \
-			>"$BUILD/baseline-$vendor"
+		{
+			echo '# SPDX-License-Identifier: GPL-2.0'
+			verdicts "baseline-$vendor" $vendor "without:collection:$COLLECTION"
+		} >"$BUILD/baseline-$vendor"
 		mv "$BUILD/baseline-$vendor" "$BASELINE/$vendor"
 	done
 	rm -rf "$UNPATCHED"
@@ -98,6 +100,7 @@ compare() {
 	awk '
 		BEGIN { rank["fail"] = 0; rank["skip"] = 1; rank["pass"] = 2 }
 		NR == FNR { now[$1] = $2; next }
+		/^#/ { next }
 		{ line[++n] = $0 }
 		END {
 			print "TAP version 13\n1.." n
