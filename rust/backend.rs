@@ -61,6 +61,10 @@ pub trait Backend: Sized + 'static {
     /// The host has thawed its tasks. Process context.
     fn sleep_ends();
 
+    /// The machine goes down or starts another kernel: from now on [`Backend::put`] leaves the host
+    /// pair in the MSRs. vCPUs may still be loaded.
+    fn shutdown();
+
     /// The state of a new vCPU, whose file goes to `directory`. Process context, IRQs enabled, may
     /// sleep; its drop may, too.
     ///

@@ -30,9 +30,11 @@ use crate::{
 /// Has [`Backend::host_restore`] called on the CPU that suspends the machine, shuts it down or
 /// starts another kernel, and [`Backend::resume`] when a suspend is over.
 ///
-/// For a suspend, the other CPUs have gone offline before. For a shutdown they are stopped
-/// wherever they are, perhaps with a guest's values. Another kernel finds those as good as any:
-/// they are far from overflow, and it looks at differences only.
+/// For a suspend, the other CPUs have gone offline before, and no task runs. For a shutdown, vCPUs
+/// may run until KVM is told of it, which is later: [`Backend::shutdown`] has them leave nothing
+/// on the CPU of the task that goes on. The other CPUs are stopped wherever they are, perhaps with
+/// a guest's values. Another kernel finds those as good as any: they are far from overflow, and it
+/// looks at differences only.
 ///
 /// # Invariants
 ///
@@ -108,6 +110,8 @@ unsafe extern "C" fn resume<B: Backend>(_data: *mut c_void) {
 ///
 /// Called by syscore_shutdown() only, in process context.
 unsafe extern "C" fn shutdown<B: Backend>(_data: *mut c_void) {
+    // Before the restore: a vCPU may have its last run here after it.
+    B::shutdown();
     // SAFETY: As for `suspend`.
     unsafe { on_this_cpu::<B, _>(|here| here.restore()) };
 }

@@ -3,6 +3,7 @@
 //! The logic of `switch/` on the real counters, as the kernel calls it.
 
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU32,
     Ordering::Relaxed, //
 };
@@ -60,6 +61,9 @@ static PERMITS: Permits = Permits::new();
 
 /// The host's sleeps while the module was loaded.
 static SLEEPS: Sleeps = Sleeps::new();
+
+/// The machine goes down or starts another kernel.
+static SHUTTING_DOWN: AtomicBool = AtomicBool::new(false);
 
 /// How guest reads are served on this host, for the log.
 pub(crate) fn how_served() -> &'static str {
@@ -279,6 +283,10 @@ impl Backend for Machine {
         SLEEPS.end();
     }
 
+    fn shutdown() {
+        SHUTTING_DOWN.store(true, Relaxed);
+    }
+
     fn vcpu_create(directory: &Directory) -> Result<GuestCpu> {
         let vcpu = Vcpu::new(PERMITS.issue());
         let number = VCPUS.fetch_add(1, Relaxed);
@@ -300,6 +308,10 @@ impl Backend for Machine {
 
     fn put(here: &Here<'_>, guest: &mut GuestCpu) {
         on_guest(here, guest, |cpu, native, vcpu| cpu.put(native, vcpu));
+        // KVM lets vCPUs run until its own notice of the shutdown, which comes later.
+        if SHUTTING_DOWN.load(Relaxed) {
+            Self::host_restore(here);
+        }
     }
 
     fn set_c0(here: &Here<'_>, guest: &mut GuestCpu, c0: bool) {
