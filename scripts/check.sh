@@ -20,6 +20,8 @@ PMU_MACHINES=("intel-pmu-2 intel 2" "intel-pmu-1 intel 1")
 TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 # Where Linux controls the frequency.
 PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
+# Where the test starts another kernel and ends there.
+KEXEC_MACHINES=("intel-kexec intel 2" "amd-kexec amd 2")
 # The same twice, with two CPUs, preemption and hops.
 TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
@@ -52,7 +54,8 @@ if [[ -n $TEST ]]; then
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 else
 	BOOTS=("${MACHINES[@]/%/ selftests}" "${TOOLS_MACHINES[@]/%/ tools}"
-		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}" "${TWINS[@]}")
+		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}"
+		"${KEXEC_MACHINES[@]/%/ one:aperfmperf:kexec}" "${TWINS[@]}")
 	OTHERS=("report lint scripts/lint.sh" "report core scripts/core-tests.sh")
 fi
 cd "$ROOT"

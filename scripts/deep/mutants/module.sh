@@ -197,6 +197,12 @@ mutant online-without-restore rust/hotplug.rs \
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
+mutant shutdown-not-told rust/syscore.rs \
+	's/shutdown: Some(.*),/shutdown: None,/' \
+	amd-2:kexec intel-2:kexec
+mutant shutdown-forgets-running-vcpus src/glue.rs \
+	's/if SHUTTING_DOWN\.load(Relaxed)/if false/' \
+	intel-2:kexec
 mutant anybody-is-granted rust/grant.rs \
 	's/operations) != 0/operations) == 0/' \
 	intel-1:grant

@@ -16,6 +16,7 @@ pub mod guest;
 pub mod host;
 pub mod hotplug;
 pub mod kernel;
+pub mod kexec;
 pub mod ktap;
 pub mod linux;
 pub mod module;
