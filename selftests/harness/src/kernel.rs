@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +20,20 @@ const TAINT_WARN: u64 = 1 << 9;
 /// What a CPU takes for a tick, in ticks of the TSC.
 const TICK: u64 = 20_000;
 
+/// How many times as long the code takes of a kernel that checks each lock and each access
+/// to memory, at most.
+const CHECKED: u64 = 8;
+
 const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
+
+/// What the kernel's code may take that takes up to `ticks` in a usual kernel.
+pub fn cost(ticks: u64) -> u64 {
+    if Path::new("/proc/lockdep").exists() {
+        ticks * CHECKED
+    } else {
+        ticks
+    }
+}
 
 /// Fails if the kernel has warned since it booted.
 pub fn expect_no_warning() -> Result<()> {

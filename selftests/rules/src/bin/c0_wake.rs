@@ -18,7 +18,7 @@ use harness::cpu::Alone;
 use harness::guest::{Guest, TIMER_VECTOR, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{Pair, guest_code, ktap, note, oracle};
+use harness::{Pair, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::{
     KVM_CAP_HALT_POLL, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry,
     kvm_msi, kvm_regs,
@@ -127,10 +127,10 @@ fn expect_slept(regs: &kvm_regs, times: u64, microseconds: u64) -> Result<()> {
         advance.mperf / times,
         advance.aperf / times
     );
-    ensure!(elapsed >= asleep, "the guest did not sleep");
+    ensure!(kernel::cost(elapsed) >= asleep, "the guest did not sleep");
     for counter in [advance.mperf, advance.aperf] {
         ensure!(
-            (1..=times * C0_BOUND).contains(&counter),
+            (1..=times * kernel::cost(C0_BOUND)).contains(&counter),
             "{advance}, while the guest slept"
         );
     }

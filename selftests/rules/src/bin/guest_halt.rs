@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use harness::guest::Guest;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{Pair, cpu, guest_code, ktap, note, oracle};
+use harness::{Pair, cpu, guest_code, kernel, ktap, note, oracle};
 
 /// KVM's APIC bus ticks once a nanosecond.
 const APIC_HZ: u64 = 1_000_000_000;
@@ -72,8 +72,14 @@ fn halts(times: u64, microseconds: u64) -> Result<()> {
     note!("{times} times {microseconds} us: {advance}, TSC {elapsed}");
     note!("a halt costs {} ticks of MPERF", advance.mperf / times);
     ensure!(elapsed >= halted, "the guest did not halt");
-    ensure!(advance.mperf <= times * C0_BOUND, "MPERF advanced in HLT");
-    ensure!(advance.aperf <= times * C0_BOUND, "APERF advanced in HLT");
+    ensure!(
+        advance.mperf <= times * kernel::cost(C0_BOUND),
+        "MPERF advanced in HLT"
+    );
+    ensure!(
+        advance.aperf <= times * kernel::cost(C0_BOUND),
+        "APERF advanced in HLT"
+    );
     ensure!(
         advance.mperf > 0 && advance.aperf > 0,
         "the pair stands still for ever"
@@ -117,7 +123,7 @@ fn mp_state() -> Result<()> {
         "APERF of a vCPU that does not run advanced"
     );
     ensure!(
-        (SPIN_TICKS..SPIN_TICKS + SYSCALL_BOUND).contains(&runnable.mperf),
+        (SPIN_TICKS..SPIN_TICKS + kernel::cost(SYSCALL_BOUND)).contains(&runnable.mperf),
         "MPERF of a runnable vCPU does not advance with the TSC"
     );
     Ok(())

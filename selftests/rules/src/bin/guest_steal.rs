@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
-use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
 
 const MEASURED_MS: u64 = 40;
 
@@ -109,7 +109,7 @@ fn share(vcpus: u8) -> Result<()> {
             "MPERF does not keep to the TSC"
         );
         ensure!(
-            advance.aperf.abs_diff(*thread) <= ticks / 100,
+            advance.aperf.abs_diff(*thread) <= kernel::cost(ticks / 100),
             "APERF is not what the scheduler gave"
         );
         ensure!(

@@ -198,10 +198,11 @@ fn set_by_user_space() -> Result<()> {
 /// Lets the one or the other overflow while the guest runs. The read that finds it is
 /// the last one to exit.
 fn overflow() -> Result<()> {
-    const NEAR: u64 = u64::MAX - 5_000;
     let (_module, _ratio, guest) = prepare()?;
+    // Not before both counters are written.
+    let near = u64::MAX - kernel::cost(10_000);
     let mut vcpu = guest.vcpu(0)?;
-    for pair in [pair(NEAR, 1 << 40), pair(1 << 40, NEAR), pair(NEAR, NEAR)] {
+    for pair in [pair(near, 1 << 40), pair(1 << 40, near), pair(near, near)] {
         let found = run(&mut vcpu, Some(pair))?;
         note!("from {pair}: {}, TSC {}", found.pair, found.elapsed);
         ensure!(found.pair.aperf <= found.elapsed, "APERF did not restart");
