@@ -129,6 +129,14 @@ fn at_load() -> Result<()> {
     kernel::expect_no_warning()
 }
 
+/// Two CPUs as they should be, and a module that thinks so.
+fn prepare_two() -> Result<(Second, Anew, Ratio)> {
+    oracle::require()?;
+    cpu::require_two()?;
+    cpu::pin(0)?;
+    Ok((Second, Anew::loaded()?, Ratio::set(ALL_CPUS, APERF)))
+}
+
 /// CPU 1 is offline, and will come back with an MPERF that does not tick with its TSC.
 fn take_away(second: &Second) -> Result<Ratio> {
     second.set_online(false)?;
@@ -136,12 +144,7 @@ fn take_away(second: &Second) -> Result<Ratio> {
 }
 
 fn comes_online() -> Result<()> {
-    oracle::require()?;
-    cpu::require_two()?;
-    cpu::pin(0)?;
-    let second = Second;
-    let _module = Anew::loaded()?;
-    let _ratio = Ratio::set(ALL_CPUS, APERF);
+    let (second, _module, _ratio) = prepare_two()?;
     expect_samples(&mut Sampler::new()?, 0)?;
 
     let _erratum = take_away(&second)?;
@@ -153,12 +156,7 @@ fn comes_online() -> Result<()> {
 }
 
 fn stays_offline() -> Result<()> {
-    oracle::require()?;
-    cpu::require_two()?;
-    cpu::pin(0)?;
-    let second = Second;
-    let _module = Anew::loaded()?;
-    let _ratio = Ratio::set(ALL_CPUS, APERF);
+    let (second, _module, _ratio) = prepare_two()?;
     let mut sampler = Sampler::new()?;
 
     let _erratum = take_away(&second)?;
