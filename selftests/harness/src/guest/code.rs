@@ -23,9 +23,9 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// - `timer_one_shot`: has the local APIC's timer tick once a nanosecond, and interrupt once
 /// - `sleep R`: halts until that timer has ticked as often as a register says; interrupts
 ///   are enabled meanwhile only
-/// - `sample EVENT`: MPERF to R9 and then APERF to R8; the TSC before, between and after
-///   to R10, R11 and R14; how often the oracle's EVENT happened on all CPUs, before and
-///   after, to R12 and R13
+/// - `look`: MPERF to R9 and then APERF to R8; the TSC before and between to R10 and R11
+/// - `sample EVENT`: a `look`, and the TSC after it to R14; how often the oracle's EVENT
+///   happened on all CPUs, before and after, to R12 and R13
 /// - `burn N`: takes N ticks of the emulated machine
 /// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
 #[macro_export]
@@ -78,15 +78,18 @@ macro_rules! guest_code {
                     "  hlt",
                     "  cli",
                     ".endm",
+                    ".macro look",
+                    "  rdtsc64 r10",
+                    "  rdmsr64 0xe7, r9",
+                    "  rdtsc64 r11",
+                    "  rdmsr64 0xe8, r8",
+                    ".endm",
                     ".macro sample event",
                     "  mov rbx, -2",
                     "  mov rdx, \\event",
                     "  oracle 2",
                     "  mov r12, rax",
-                    "  rdtsc64 r10",
-                    "  rdmsr64 0xe7, r9",
-                    "  rdtsc64 r11",
-                    "  rdmsr64 0xe8, r8",
+                    "  look",
                     "  rdtsc64 r14",
                     "  mov rbx, -2",
                     "  mov rdx, \\event",
@@ -114,6 +117,7 @@ macro_rules! guest_code {
                     ".purgem oracle",
                     ".purgem timer_one_shot",
                     ".purgem sleep",
+                    ".purgem look",
                     ".purgem sample",
                     ".purgem burn",
                     ".purgem exit",

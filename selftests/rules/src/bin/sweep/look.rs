@@ -11,10 +11,7 @@ guest_code! {
     /// Looks at TSC and pair as [`Look`] wants it.
     pub look:
         "2:"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
+        "look"
         "exit"
         "jmp 2b"
 }
@@ -25,10 +22,7 @@ guest_code! {
         "2:"
         "rdmsr64 0xe8, r8"
         "wrmsr64 0xe8, r8"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
+        "look"
         "exit"
         "jmp 2b"
 }
@@ -38,10 +32,7 @@ guest_code! {
     pub work_and_look:
         "2:"
         "burn 2000000"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
+        "look"
         "exit"
         "jmp 2b"
 }
@@ -54,10 +45,7 @@ guest_code! {
         "mov r14, 100000"
         "2:"
         "sleep r14"
-        "rdtsc64 r10"
-        "rdmsr64 0xe7, r9"
-        "rdtsc64 r11"
-        "rdmsr64 0xe8, r8"
+        "look"
         "exit"
         "jmp 2b"
 }
