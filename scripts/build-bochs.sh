@@ -39,4 +39,4 @@ build() {
 	rm -rf "$source"
 }
 
-cached bochs "$(hash_of "$TARBALL" "${PATCHES[@]}" "$(g++ --version)" "$0")" build
+cached bochs "$(hash_of "$TARBALL" "${PATCHES[@]}" "$(g++ --version)" "$0" "$ROOT/scripts/lib/patch.sh")" build

@@ -12,9 +12,6 @@ set -euo pipefail
 . "$(dirname "$0")/lib/toolchain.sh"
 
 FRAGMENTS=("$ROOT/scripts/kernel.config" ${FLAVOUR:+"$ROOT/scripts/kernel-$FLAVOUR.config"})
-TARBALL=$BUILD/linux.tar
-shopt -s nullglob
-PATCHES=("$ROOT"/patches/linux/*.patch "$ROOT"/patches/linux/perf-metrics/*.patch)
 
 # Kconfig drops what has an unmet dependency without a word.
 verify_config() {
@@ -58,13 +55,12 @@ prune() {
 }
 
 build() {
-	step kernel-unpack "unpack $(basename "$(readlink "$TARBALL")")" \
-		tar -C "$1" -xf "$TARBALL" --strip-components=1
-	step kernel-patch "apply ${#PATCHES[@]} patches" apply_series "$1" "${PATCHES[@]}"
+	step kernel-patch "unpack Linux, apply ${#LINUX_PATCHES[@]} patches" \
+		unpack_linux "$1" "${LINUX_PATCHES[@]}"
 	step kernel-config "configure Linux" configure "$1"
 	step kernel "compile Linux" compile "$1"
 	step kernel-prune "prune the kernel tree" prune "$1"
 }
 
-cached kernel "$(hash_of "$TARBALL" "${PATCHES[@]}" "${FRAGMENTS[@]}" "$(toolchain_versions)" \
-	"$0" "$ROOT/scripts/lib/toolchain.sh")" build
+cached kernel "$(hash_of "$BUILD/linux.tar" "${LINUX_PATCHES[@]}" "${FRAGMENTS[@]}" \
+	"$(toolchain_versions)" "$0" "$ROOT"/scripts/lib/{patch,toolchain}.sh)" build

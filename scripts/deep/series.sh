@@ -26,12 +26,8 @@ list() {
 }
 
 prepare() {
-	local patch
-
 	rm -rf "$SERIES"
-	mkdir -p "$TREE"
-	tar -C "$TREE" -xf "$BUILD/linux.tar" --strip-components=1
-	cp "$BUILD/kernel/.config" "$TREE"
+	unpack_linux "$TREE"
 	: >"$SERIES/applied"
 }
 
@@ -54,7 +50,7 @@ advance() {
 }
 
 compile() {
-	kernel_make -C "$TREE" olddefconfig
+	configured_as_built "$TREE"
 	kernel_make -C "$TREE" bzImage "${KERNEL_MODULES[@]}"
 	install -D "${KERNEL_MODULES[@]/#/$TREE/}" -t "$1/lib/modules"
 	cp "$TREE/arch/x86/boot/bzImage" "$1.bzImage"

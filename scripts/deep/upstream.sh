@@ -12,6 +12,7 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/cache.sh"
 . "$(dirname "$0")/../lib/toolchain.sh"
 . "$(dirname "$0")/../lib/pack.sh"
+. "$(dirname "$0")/../lib/patch.sh"
 
 BASELINE=$ROOT/scripts/deep/baseline
 KERNEL=$(readlink "$BUILD/kernel")
@@ -36,15 +37,14 @@ compile_tests() {
 }
 
 compile_unpatched() {
-	kernel_make -C "$1" olddefconfig
+	configured_as_built "$1"
 	kernel_make -C "$1" KBUILD_BUILD_TIMESTAMP=1970-01-01 bzImage modules
 }
 
 build_unpatched() {
 	rm -rf "$UNPATCHED"
-	mkdir -p "$UNPATCHED/linux" "$UNPATCHED/overlay/lib/modules"
-	tar -C "$UNPATCHED/linux" -xf "$BUILD/linux.tar" --strip-components=1
-	cp "$BUILD/kernel/.config" "$UNPATCHED/linux"
+	mkdir -p "$UNPATCHED/overlay/lib/modules"
+	unpack_linux "$UNPATCHED/linux"
 	step unpatched "compile Linux without patches" compile_unpatched "$UNPATCHED/linux"
 	cp "$UNPATCHED"/linux/{arch/x86/kvm/*,virt/lib/irqbypass}.ko "$UNPATCHED/overlay/lib/modules"
 	cp "$UNPATCHED/linux/arch/x86/boot/bzImage" "$UNPATCHED"

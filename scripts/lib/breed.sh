@@ -19,11 +19,8 @@ linux_tree() {
 	hash=$(basename "$(readlink "$BUILD/kernel")")
 	[[ ! -f $tree/.built || $(<"$tree/.built") != "$hash" ]] || return 0
 	rm -rf "$tree" "$MUTANTS/linux.broken"
-	mkdir -p "$tree"
-	tar -C "$tree" -xf "$BUILD/linux.tar" --strip-components=1
-	apply_series "$tree" "${LINUX_PATCHES[@]}"
-	cp "$BUILD/kernel/.config" "$tree"
-	kernel_make -C "$tree" olddefconfig
+	unpack_linux "$tree" "${LINUX_PATCHES[@]}"
+	configured_as_built "$tree"
 	kernel_make -C "$tree" bzImage "${KERNEL_MODULES[@]}"
 	echo "$hash" >"$tree/.built"
 }

@@ -21,3 +21,16 @@ apply_series() {
 		fi
 	done
 }
+
+# unpack_linux TREE [PATCH...]: Linux's source in TREE, with these patches.
+unpack_linux() {
+	mkdir -p "$1"
+	tar -C "$1" -xf "$BUILD/linux.tar" --strip-components=1
+	apply_series "$@"
+}
+
+# configured_as_built TREE: give this source the configuration of build/kernel.
+configured_as_built() {
+	cp "$BUILD/kernel/.config" "$1"
+	kernel_make -C "$1" olddefconfig
+}
