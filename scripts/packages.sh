@@ -11,7 +11,7 @@ COMMON=(
 	# fetch and unpack
 	ca-certificates curl git xz-utils zstd
 	# kernel, module, emulator
-	gcc g++ libc6-dev make bc bison flex kmod libelf-dev libssl-dev perl rsync
+	gcc g++ libc6-dev make ccache bc bison flex kmod libelf-dev libssl-dev perl rsync
 	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION" "libclang1-$LLVM_VERSION"
 	# the emulated machine's disc and firmware
 	acpica-tools bochsbios vgabios busybox-static grub-common grub-pc-bin mtools xorriso

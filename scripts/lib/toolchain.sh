@@ -17,10 +17,12 @@ bindgen_path() {
 	fi
 }
 
-# kernel_make ARGUMENT...: make with this toolchain.
+# kernel_make ARGUMENT...: make with this toolchain. Kernels with other patches, or broken
+# on purpose, have most of their objects in common: ccache has them.
 kernel_make() {
-	LIBCLANG_PATH=/usr/lib/llvm-$LLVM_VERSION/lib \
-		make -j"$JOBS" LLVM=-$LLVM_VERSION BINDGEN="$(bindgen_path)" "$@"
+	CCACHE_DIR=$CACHE/ccache CCACHE_MAXSIZE=2G LIBCLANG_PATH=/usr/lib/llvm-$LLVM_VERSION/lib \
+		make -j"$JOBS" LLVM=-$LLVM_VERSION CC="ccache clang-$LLVM_VERSION" \
+		BINDGEN="$(bindgen_path)" "$@"
 }
 
 toolchain_versions() {
