@@ -15,9 +15,7 @@ use crate::guest_code;
 guest_code! {
     /// Exits again and again.
     pub exits:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "2:"
         "burn 10000"
         "exit"
@@ -30,9 +28,7 @@ guest_code! {
     pub halts:
         "cli"
         "timer_one_shot"
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "mov r14, 200000"
         "2:"
         "exit"

@@ -14,10 +14,11 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// general-purpose registers start at zero. R15 counts the #GPs, each of which
 /// skips a two-byte instruction: RDMSR and WRMSR are such. Beside
 /// instructions there are these words; all clobber RAX, RCX and RDX, `oracle` and
-/// `sample` RBX:
+/// `sample` RBX, `far` RDI:
 ///
 /// - `rdpair A, M`: APERF to register A, then MPERF to M
 /// - `rdmsr64 MSR, R`, `wrmsr64 MSR, R`: an MSR to and from a register
+/// - `far`: both counters to 2^60, which the host's are far from
 /// - `rdtsc64 R`: the guest's TSC to a register
 /// - `oracle N`: asks the oracle for function N with RBX and RDX
 /// - `timer_one_shot`: has the local APIC's timer tick once a nanosecond, and interrupt once
@@ -56,6 +57,11 @@ macro_rules! guest_code {
                     ".macro rdpair aperf, mperf",
                     "  rdmsr64 0xe8, \\aperf",
                     "  rdmsr64 0xe7, \\mperf",
+                    ".endm",
+                    ".macro far",
+                    "  mov rdi, 1 << 60",
+                    "  wrmsr64 0xe8, rdi",
+                    "  wrmsr64 0xe7, rdi",
                     ".endm",
                     ".macro rdtsc64 register",
                     "  rdtsc",
@@ -113,6 +119,7 @@ macro_rules! guest_code {
                     ".purgem rdmsr64",
                     ".purgem wrmsr64",
                     ".purgem rdpair",
+                    ".purgem far",
                     ".purgem rdtsc64",
                     ".purgem oracle",
                     ".purgem timer_one_shot",

@@ -19,17 +19,13 @@ use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
 
 guest_code! {
     write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "exit"
 }
 
 guest_code! {
     write_and_spin:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "2:"
         "jmp 2b"
 }

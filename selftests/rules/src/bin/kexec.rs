@@ -27,9 +27,7 @@ const FAR: u64 = 1 << 60;
 
 guest_code! {
     write_and_spin:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "2:"
         "jmp 2b"
 }

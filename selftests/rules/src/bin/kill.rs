@@ -21,9 +21,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 guest_code! {
     write_and_spin:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "exit"
         "2:"
         "jmp 2b"
@@ -31,9 +29,7 @@ guest_code! {
 
 guest_code! {
     write_and_halt:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "exit"
         "2:"
         "hlt"

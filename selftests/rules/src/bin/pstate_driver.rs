@@ -30,9 +30,7 @@ const TICKS: u64 = 200_000;
 guest_code! {
     /// Makes its values as different from the host's as can be.
     write_and_exit:
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "2:"
         "burn 200000"
         "exit"

@@ -34,9 +34,7 @@ guest_code! {
     /// Idles between bursts.
     write_and_halt:
         "cli"
-        "mov rdi, 1 << 60"
-        "wrmsr64 0xe8, rdi"
-        "wrmsr64 0xe7, rdi"
+        "far"
         "timer_one_shot"
         "mov r14, 400000"
         "2:"
