@@ -20,6 +20,9 @@ pub struct Action {
     /// The vCPU does not leave C0.
     pub c0: bool,
     pub act: fn(&mut Vcpu) -> Result<()>,
+    /// Events come at each instruction, or at each of so many. A prime number, and less than
+    /// how often the action goes through the same code: each of its instructions is hit.
+    pub stride: u64,
 }
 
 pub const ACTIONS: [Action; 8] = [
@@ -29,6 +32,7 @@ pub const ACTIONS: [Action; 8] = [
         code: look,
         c0: true,
         act: Vcpu::resume,
+        stride: 1,
     },
     Action {
         name: "halt",
@@ -36,6 +40,7 @@ pub const ACTIONS: [Action; 8] = [
         code: halt_and_look,
         c0: false,
         act: Vcpu::resume,
+        stride: 1,
     },
     Action {
         name: "write",
@@ -43,6 +48,7 @@ pub const ACTIONS: [Action; 8] = [
         code: write_and_look,
         c0: true,
         act: Vcpu::resume,
+        stride: 1,
     },
     Action {
         name: "tick",
@@ -50,6 +56,7 @@ pub const ACTIONS: [Action; 8] = [
         code: work_and_look,
         c0: true,
         act: Vcpu::resume,
+        stride: 1,
     },
     Action {
         name: "steal",
@@ -57,6 +64,7 @@ pub const ACTIONS: [Action; 8] = [
         code: work_and_look,
         c0: true,
         act: steal,
+        stride: 7,
     },
     Action {
         name: "get",
@@ -64,6 +72,7 @@ pub const ACTIONS: [Action; 8] = [
         code: look,
         c0: true,
         act: |vcpu| vcpu.pair().map(drop),
+        stride: 1,
     },
     Action {
         name: "set",
@@ -71,6 +80,7 @@ pub const ACTIONS: [Action; 8] = [
         code: look,
         c0: false,
         act: |vcpu| vcpu.set_pair(vcpu.pair()?),
+        stride: 1,
     },
     Action {
         name: "read",
@@ -78,6 +88,7 @@ pub const ACTIONS: [Action; 8] = [
         code: look,
         c0: true,
         act: |_| Ok(Msrs::open(0)?.error().map(|_| ())?),
+        stride: 1,
     },
 ];
 

@@ -275,7 +275,7 @@ fn every(wanted: impl Fn(&Action) -> bool) -> Result<()> {
             ktap::alive();
             // A sweep takes no time in this machine: let what was said get out.
             thread::sleep(Duration::from_millis(100));
-            if let Err(error) = sweep(action.name, event, Which::Every(1)) {
+            if let Err(error) = sweep(action.name, event, Which::Every(action.stride)) {
                 note!("{}/{event}: {error:#}", action.name);
                 wrong.push(format!("{}/{event}", action.name));
             }
