@@ -4,11 +4,12 @@
 
 use std::io::{Stdout, stdout};
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use anyhow::{Result, anyhow};
 use kvm_ioctls::VmFd;
 use vm_superio::Trigger;
-use vm_superio::serial::{NoEvents, Serial};
+use vm_superio::serial::{NoEvents, Serial, SerialState};
 
 const COM1: u16 = 0x3f8;
 const COM1_END: u16 = 0x3ff;
@@ -17,12 +18,12 @@ const KEYBOARD_COMMAND: u16 = 0x64;
 const KEYBOARD_RESET: u8 = 0xfe;
 
 /// An edge on an ISA interrupt line.
-struct Irq<'a> {
-    vm: &'a VmFd,
+struct Irq {
+    vm: Rc<VmFd>,
     line: u32,
 }
 
-impl Trigger for Irq<'_> {
+impl Trigger for Irq {
     type E = kvm_ioctls::Error;
 
     fn trigger(&self) -> Result<(), Self::E> {
@@ -32,15 +33,28 @@ impl Trigger for Irq<'_> {
 }
 
 /// COM1 and the reset of the keyboard controller; nothing at other ports.
-pub struct Ports<'a> {
-    com1: Serial<Irq<'a>, NoEvents, Stdout>,
+pub struct Ports {
+    com1: Serial<Irq, NoEvents, Stdout>,
 }
 
-impl<'a> Ports<'a> {
-    pub fn new(vm: &'a VmFd) -> Self {
+impl Ports {
+    pub fn new(vm: Rc<VmFd>) -> Self {
         Ports {
             com1: Serial::new(Irq { vm, line: COM1_IRQ }, stdout()),
         }
+    }
+
+    /// All that there is to save.
+    pub fn state(&self) -> SerialState {
+        self.com1.state()
+    }
+
+    /// The ports of a VM that goes on from a state that was saved.
+    pub fn restore(vm: Rc<VmFd>, state: &SerialState) -> Result<Self> {
+        let irq = Irq { vm, line: COM1_IRQ };
+        let com1 = Serial::from_state(state, irq, NoEvents, stdout())
+            .map_err(|error| anyhow!("serial console: {error:?}"))?;
+        Ok(Ports { com1 })
     }
 
     /// The guest's OUT; breaks if it asks for a reset.

@@ -3,24 +3,24 @@
 //! The smallest monitor that boots a stock Linux: one vCPU with all that KVM
 //! offers, KVM's interrupt controllers and timer, a serial console on standard
 //! output. It ends when the guest resets. If it is stopped and continued, it says so
-//! to the guest.
+//! to the guest. At SIGUSR1 the guest moves to another VM.
 
 mod boot;
 mod console;
-mod pause;
+mod machine;
+mod signals;
+mod state;
 mod turbo;
 mod vcpu;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
-use kvm_bindings::{kvm_pit_config, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuExit, VmFd};
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
+use kvm_ioctls::Kvm;
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use console::Ports;
-use turbo::Turbo;
+use machine::Machine;
 
 /// Boot a Linux kernel in a VM with a serial console on standard output
 #[derive(Parser)]
@@ -42,9 +42,6 @@ struct Arguments {
 /// A console, and a reset by the keyboard controller instead of by ACPI.
 const CMDLINE: &str = "console=ttyS0 reboot=k panic=-1";
 
-/// Where Intel's virtualization may keep 4 pages of its own.
-const TSS_ADDRESS: usize = 0xfffb_d000;
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let memory_size = arguments.memory << 20;
@@ -54,46 +51,20 @@ fn main() -> Result<()> {
     let entry = boot::load(&memory, &arguments.kernel, &arguments.initrd, &cmdline)?;
 
     let kvm = Kvm::new().context("open /dev/kvm")?;
-    let vm = create_vm(&kvm, &memory)?;
-    let mut vcpu = vcpu::create(&kvm, &vm, entry)?;
-    let turbo = Turbo::offer(&vm, &vcpu)?;
-    let mut ports = Ports::new(&vm);
+    let mut machine = Machine::new(&kvm, &memory)?;
+    vcpu::start(machine.vcpu(), entry)?;
 
-    pause::watch()?;
+    signals::watch()?;
     loop {
-        pause::tell(&vcpu);
-        match vcpu.run() {
-            Ok(VcpuExit::IoOut(port, data)) => {
-                if ports.write(port, data)?.is_break() {
-                    return Ok(());
-                }
-            }
-            Ok(VcpuExit::IoIn(port, data)) => ports.read(port, data),
-            Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
-            Ok(VcpuExit::MmioWrite(..)) => {}
-            Ok(VcpuExit::X86Rdmsr(access)) => turbo.read(access),
-            Ok(VcpuExit::X86Wrmsr(access)) => *access.error = 1,
-            Ok(exit) => bail!("guest stopped with {exit:?}"),
-            Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(error).context("KVM_RUN"),
+        if signals::was_continued() {
+            // A guest that has not come to its kvmclock yet need not know.
+            let _ = machine.vcpu().kvmclock_ctrl();
+        }
+        if signals::is_to_migrate() {
+            machine = machine.migrate()?;
+        }
+        if machine.run()?.is_break() {
+            return Ok(());
         }
     }
-}
-
-fn create_vm(kvm: &Kvm, memory: &GuestMemoryMmap) -> Result<VmFd> {
-    let vm = kvm.create_vm().context("KVM_CREATE_VM")?;
-    vm.set_tss_address(TSS_ADDRESS)
-        .context("KVM_SET_TSS_ADDR")?;
-    vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
-    vm.create_pit2(kvm_pit_config::default())
-        .context("KVM_CREATE_PIT2")?;
-
-    let region = kvm_userspace_memory_region {
-        memory_size: memory.last_addr().0 + 1,
-        userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
-        ..Default::default()
-    };
-    // SAFETY: `memory` outlives the VM, and is accessed as guest memory only.
-    unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
-    Ok(vm)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! The vCPU: what KVM offers, in the state of the 64-bit boot protocol.
+//! The vCPU: what KVM offers, and the state of the 64-bit boot protocol.
 
 use anyhow::{Context, Result};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment};
@@ -8,19 +8,23 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use crate::boot;
 
-/// A vCPU that starts at `entry`.
-pub fn create(kvm: &Kvm, vm: &VmFd, entry: u64) -> Result<VcpuFd> {
+/// A vCPU in the state after power-on.
+pub fn create(kvm: &Kvm, vm: &VmFd) -> Result<VcpuFd> {
     let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
     vcpu.set_cpuid2(&cpuid(kvm)?).context("KVM_SET_CPUID2")?;
-    enter_long_mode(&vcpu)?;
+    Ok(vcpu)
+}
+
+/// Has it start at `entry`.
+pub fn start(vcpu: &VcpuFd, entry: u64) -> Result<()> {
+    enter_long_mode(vcpu)?;
     vcpu.set_regs(&kvm_regs {
         rip: entry,
         rsi: boot::ZERO_PAGE,
         rflags: 1 << 1,
         ..Default::default()
     })
-    .context("KVM_SET_REGS")?;
-    Ok(vcpu)
+    .context("KVM_SET_REGS")
 }
 
 /// All that KVM offers, and what depends on the monitor.
