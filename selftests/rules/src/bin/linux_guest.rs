@@ -2,8 +2,9 @@
 
 //! A stock Linux as guest: it finds `aperfmperf` in its CPU's flags, its
 //! /proc/cpuinfo follows the frequency of the CPU, and its kernel has nothing
-//! to complain about, after a pause neither. Its scheduler trusts the counters on
-//! Intel; on AMD it wants ACPI CPPC, which the monitor does not have.
+//! to complain about, after a pause and in another VM neither. Its scheduler trusts the
+//! counters on Intel; on AMD it wants ACPI CPPC, which the monitor does not have. What
+//! the guest reads of its pair never goes backwards, nor does MPERF overtake the TSC.
 //!
 //! Bound of the frequency: 10 %. The kernel shows the average over its last
 //! tick, in which the monitor and the host's tick may have had their share.
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{cpu, ktap, linux, note, oracle};
+use harness::{Pair, cpu, ktap, linux, note, oracle};
 
 const SAMPLES: usize = 2;
 
@@ -25,18 +26,24 @@ const SAMPLES: usize = 2;
 /// them has no frequency that its scheduler can express, see scale_freq_tick().
 const PAUSE: Duration = Duration::from_secs(6);
 
+fn signal(monitor: &Child, signal: i32) -> Result<()> {
+    // SAFETY: kill() has no memory effects, and the child has not been waited for.
+    let failed = unsafe { libc::kill(monitor.id() as i32, signal) } != 0;
+    ensure!(!failed, "kill: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
 /// As a shell stops a job and continues it.
 fn pause(monitor: &Child) -> Result<()> {
-    let signal = |signal| {
-        // SAFETY: kill() has no memory effects, and the child has not been waited for.
-        let failed = unsafe { libc::kill(monitor.id() as i32, signal) } != 0;
-        ensure!(!failed, "kill: {}", std::io::Error::last_os_error());
-        Ok(())
-    };
-    signal(libc::SIGSTOP)?;
+    signal(monitor, libc::SIGSTOP)?;
     ktap::alive();
     thread::sleep(PAUSE);
-    signal(libc::SIGCONT)
+    signal(monitor, libc::SIGCONT)
+}
+
+/// Saves the guest and restores it in another VM, see selftests/vmm.
+fn migrate(monitor: &Child) -> Result<()> {
+    signal(monitor, libc::SIGUSR1)
 }
 
 /// What the guest says on its console; after its first sample, `meanwhile` is done.
@@ -69,7 +76,9 @@ fn boots(ratio: u64, meanwhile: impl Fn(&Child) -> Result<()>) -> Result<()> {
     cpu::pin(0)?;
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, ratio);
+    let start = cpu::tsc();
     let console = console(meanwhile)?;
+    let elapsed = cpu::tsc() - start;
 
     let said = |what| {
         console
@@ -92,6 +101,15 @@ fn boots(ratio: u64, meanwhile: impl Fn(&Child) -> Result<()>) -> Result<()> {
         );
     }
 
+    let pairs = said("guest: pair ").map(pair).collect::<Result<Vec<_>>>()?;
+    ensure!(pairs.len() == 2, "the guest showed {} pairs", pairs.len());
+    note!("{}, later {}, of {elapsed} ticks", pairs[0], pairs[1]);
+    ensure!(
+        pairs[0].aperf < pairs[1].aperf && pairs[0].mperf < pairs[1].mperf,
+        "the pair went backwards"
+    );
+    ensure!(pairs[1].mperf <= elapsed, "MPERF overtakes the TSC");
+
     let expected = machine.tsc_hz as f64 / 1e6 * ratio as f64 / RATIO_ONE as f64;
     let mut samples = 0;
     for mhz in said("guest: cpu MHz ") {
@@ -110,11 +128,32 @@ fn boots(ratio: u64, meanwhile: impl Fn(&Child) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
+fn pair(said: &str) -> Result<Pair> {
+    let mut counters = said.split_whitespace().map(str::parse);
+    let mut next = || {
+        counters
+            .next()
+            .context("no counter")?
+            .context(said.to_owned())
+    };
+    Ok(Pair {
+        aperf: next()?,
+        mperf: next()?,
+    })
+}
+
 fn is_paused() -> Result<()> {
     if !linux::monitor_is_own() {
         bail!(Skip("kvmtool does not tell KVM that it was stopped".into()));
     }
     boots(RATIO_ONE, pause)
+}
+
+fn is_migrated() -> Result<()> {
+    if !linux::monitor_is_own() {
+        bail!(Skip("kvmtool does not save a guest".into()));
+    }
+    boots(RATIO_ONE * 3 / 5, migrate)
 }
 
 fn main() -> ExitCode {
@@ -124,5 +163,6 @@ fn main() -> ExitCode {
             boots(RATIO_ONE * 3 / 5, |_| Ok(()))
         }),
         ("paused for some seconds", is_paused),
+        ("restored in another VM", is_migrated),
     ])
 }
