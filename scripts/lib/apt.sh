@@ -41,3 +41,30 @@ with_suites() {
 	EOF
 	APT_CONFIG=$APT_DIR/apt.conf "$@"
 }
+
+# fetch_source PACKAGE VERSION: get the source of a Debian 13 package, without what
+# Debian adds to it, and make build/PACKAGE.tar a link to it.
+fetch_source() {
+	local tarball=$CACHE/sources/$1-$2.tar.xz lock
+
+	mkdir -p "${tarball%/*}"
+	exec {lock}>"${tarball%/*}/lock"
+	flock "$lock"
+	if [[ ! -e $tarball ]]; then
+		step "fetch-$1" "get the source of $1 $2" download_source "$1" "$2" "$tarball"
+	fi
+	exec {lock}>&-
+	ln -sfn "$tarball" "$BUILD/$1.tar"
+}
+
+# $1: package, $2: version, $3: file.
+download_source() {
+	local work=${3%/*}/package
+
+	rm -rf "$work"
+	mkdir "$work"
+	with_suites "deb-src trixie" -- apt-get update
+	(cd "$work" && with_suites "deb-src trixie" -- apt-get source --tar-only --download-only "$1")
+	mv "$work/$1_$2"*.orig.tar.xz "$3"
+	rm -rf "$work"
+}
