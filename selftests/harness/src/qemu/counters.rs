@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Qemu;
-use crate::{Pair, oracle};
+use crate::{Pair, note, oracle};
 
 /// What scale_freq_tick() says when it gives up.
 const LOST_TRUST: &str = "wobbly";
@@ -17,6 +17,21 @@ const BUSY: &str = "for cpu in $(seq 0 $(($(nproc) - 1))); do \
 /// The frequency of the TSC, in MHz.
 pub fn base_mhz() -> Result<f64> {
     Ok(oracle::require()?.tsc_hz as f64 / 1e6)
+}
+
+/// Fails if `seen` is off by more than `bound`, a fraction.
+pub fn expect_mhz(what: &str, seen: f64, expected: f64, bound: f64) -> Result<()> {
+    note!("{what}: {seen:.1} MHz, expected {expected:.1} MHz");
+    ensure!(
+        (seen / expected - 1.0).abs() <= bound,
+        "{what}: {seen:.1} MHz, not {expected:.1}"
+    );
+    Ok(())
+}
+
+/// `ticks` of MPERF, or of APERF at base frequency.
+pub fn seconds(ticks: u64) -> Result<f64> {
+    Ok(ticks as f64 / 1e6 / base_mhz()?)
 }
 
 impl Qemu {
@@ -47,6 +62,13 @@ impl Qemu {
         Ok(mhz)
     }
 
+    /// Fails unless the best sample of `cpu MHz` shows base frequency, within 5 %.
+    pub fn expect_base_frequency(&mut self) -> Result<()> {
+        self.shell("sleep 0.1")?;
+        let best = self.cpuinfo_mhz()?.pop().context("no sample")?;
+        expect_mhz("cpu MHz", best, base_mhz()?, 0.05)
+    }
+
     /// The pair of each CPU, as the guest's rdmsr shows it.
     pub fn pairs(&mut self) -> Result<Vec<Pair>> {
         let mut counter = |msr| -> Result<Vec<u64>> {
@@ -59,6 +81,11 @@ impl Qemu {
         let (aperf, mperf) = (counter("0xe8")?, counter("0xe7")?);
         let pairs = aperf.into_iter().zip(mperf);
         Ok(pairs.map(|(aperf, mperf)| Pair { aperf, mperf }).collect())
+    }
+
+    /// The pair of the first CPU.
+    pub fn pair(&mut self) -> Result<Pair> {
+        self.pairs()?.first().copied().context("no pair")
     }
 
     /// The frequency of each CPU over half a second, by its pair.

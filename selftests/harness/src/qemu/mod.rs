@@ -5,6 +5,7 @@
 //! All vCPUs run on the first CPU, QEMU's other threads on the last one.
 
 mod counters;
+mod state;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -21,9 +22,10 @@ use crate::cpu;
 use crate::ktap;
 use crate::linux;
 
-pub use counters::base_mhz;
+pub use counters::{base_mhz, expect_mhz, seconds};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64-microvm";
+const MACHINE: &str = "microvm,accel=kvm,auto-kernel-cmdline=off";
 const QMP: &str = "/tmp/qmp";
 
 /// The guest's initramfs with rdmsr, turbostat and cpupower.
@@ -50,34 +52,30 @@ pub struct Setup<'a> {
     pub vcpus: usize,
     /// Whether the administrator grants the counters.
     pub granted: bool,
-    /// Where to take the state of a VM from that was saved, as QEMU wants it. It is
-    /// paused then.
-    pub incoming: Option<&'a str>,
 }
 
 impl Qemu {
     /// Boots the guest up to its shell, and has all vCPUs share the first CPU.
     pub fn boot(setup: &Setup) -> Result<Self> {
-        let mut qemu = Self::start(setup)?;
+        let mut qemu = Self::start(setup, &[])?;
         // vCPUs that share a CPU wait for each other while they boot, and do not yield it.
-        let threads = qemu.vcpu_threads()?;
-        for (vcpu, &thread) in threads.iter().enumerate() {
+        for (vcpu, thread) in qemu.vcpu_threads()?.into_iter().enumerate() {
             cpu::pin_thread(thread, vcpu % cpu::online())?;
         }
-        if setup.incoming.is_none() {
-            qemu.read_until("guest: ready")?;
-        }
-        for thread in threads {
-            cpu::pin_thread(thread, 0)?;
-        }
+        qemu.read_until("guest: ready")?;
+        qemu.share_first_cpu()?;
         Ok(qemu)
     }
 
-    fn start(setup: &Setup) -> Result<Self> {
-        ensure!(
-            Path::new(QEMU).exists(),
-            "there is no QEMU here: the run is 'tools' or 'one:tools:TEST'"
-        );
+    fn share_first_cpu(&mut self) -> Result<()> {
+        for thread in self.vcpu_threads()? {
+            cpu::pin_thread(thread, 0)?;
+        }
+        Ok(())
+    }
+
+    fn start(setup: &Setup, options: &[&str]) -> Result<Self> {
+        expect_installed()?;
         let initrd = [fs::read(linux::INITRD)?, fs::read(TOOLS)?].concat();
         fs::write(INITRD, initrd).context("the guest's initramfs")?;
         let _ = fs::remove_file(QMP);
@@ -93,7 +91,7 @@ impl Qemu {
         command
             .args(["-c", &elsewhere.to_string(), "/bin/sh", "-c"])
             .arg(format!("exec \"$0\" \"$@\" {grant}"))
-            .args([QEMU, "-M", "microvm,accel=kvm,auto-kernel-cmdline=off"])
+            .args([QEMU, "-M", MACHINE])
             .args([
                 "-cpu",
                 setup.cpu,
@@ -110,7 +108,7 @@ impl Qemu {
                 "-append",
                 "console=ttyS0 quiet panic=-1 kunit.enable=0 rdinit=/shell",
             ])
-            .args(setup.incoming.iter().flat_map(|from| ["-incoming", from]))
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         // A test that is killed shall not leave a busy guest behind.
@@ -217,6 +215,40 @@ impl Drop for Qemu {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn expect_installed() -> Result<()> {
+    ensure!(
+        Path::new(QEMU).exists(),
+        "there is no QEMU here: the run is 'tools' or 'one:tools:TEST'"
+    );
+    Ok(())
+}
+
+/// Whether this QEMU has CPUID's bit as a feature of its CPU models.
+pub fn knows_feature() -> Result<bool> {
+    expect_installed()?;
+    let help = Command::new(QEMU).args(["-cpu", "help"]).output()?;
+    Ok(String::from_utf8_lossy(&help.stdout)
+        .split_whitespace()
+        .any(|word| word == "aperfmperf"))
+}
+
+/// What QEMU says when it refuses to start with this CPU model.
+pub fn refusal(cpu: &str) -> Result<String> {
+    let output = Command::new(QEMU)
+        .args([
+            "-M",
+            MACHINE,
+            "-cpu",
+            cpu,
+            "-nodefaults",
+            "-display",
+            "none",
+        ])
+        .output()?;
+    ensure!(!output.status.success(), "QEMU started with -cpu {cpu}");
+    Ok(String::from_utf8(output.stderr)?)
 }
 
 /// QEMU makes its socket some time after it was started.

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use harness::module::{self, Module};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::qemu::{Qemu, Setup, base_mhz};
+use harness::qemu::{Qemu, Setup, base_mhz, expect_mhz};
 use harness::{cpu, ktap, note};
 
 /// cpupower wants an invariant TSC, which QEMU offers only to a VM that asks for it.
@@ -27,17 +27,7 @@ const GRANTED: Setup = Setup {
     cpu: "host,+invtsc",
     vcpus: 1,
     granted: true,
-    incoming: None,
 };
-
-fn expect_mhz(what: &str, seen: f64, expected: f64, bound: f64) -> Result<()> {
-    note!("{what}: {seen:.1} MHz, expected {expected:.1} MHz");
-    ensure!(
-        (seen / expected - 1.0).abs() <= bound,
-        "{what}: {seen:.1} MHz, not {expected:.1}"
-    );
-    Ok(())
-}
 
 fn not_granted() -> Result<()> {
     let _module = Module::loaded()?;

@@ -8,47 +8,25 @@
 //! shows the frequency afterwards, by the best of some samples: 5 %.
 
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use harness::module::Module;
-use harness::qemu::{Qemu, Setup, base_mhz};
-use harness::{Pair, ktap, note};
+use harness::qemu::{Qemu, Setup, seconds};
+use harness::{ktap, note};
 
 const GRANTED: Setup = Setup {
     cpu: "host",
     vcpus: 1,
     granted: true,
-    incoming: None,
 };
 
 const PAUSE: Duration = Duration::from_secs(10);
 
-fn expect_frequency(guest: &mut Qemu) -> Result<()> {
-    guest.shell("sleep 0.1")?;
-    let best = guest.cpuinfo_mhz()?.pop().context("no sample")?;
-    note!("cpu MHz: {best:.1}");
-    ensure!((best / base_mhz()? - 1.0).abs() <= 0.05, "{best:.1} MHz");
-    Ok(())
-}
-
-/// `ticks` of MPERF or of APERF at base frequency.
-fn seconds(ticks: u64) -> Result<f64> {
-    Ok(ticks as f64 / 1e6 / base_mhz()?)
-}
-
-fn pair(guest: &mut Qemu) -> Result<Pair> {
-    guest.pairs()?.first().copied().context("no pair")
-}
-
 fn is_paused(guest: &mut Qemu) -> Result<()> {
-    let before = pair(guest)?;
-    guest.qmp("stop")?;
-    ktap::alive();
-    thread::sleep(PAUSE);
-    guest.qmp("cont")?;
-    let advance = pair(guest)? - before;
+    let before = guest.pair()?;
+    guest.pause(PAUSE)?;
+    let advance = guest.pair()? - before;
     let (aperf, mperf) = (seconds(advance.aperf)?, seconds(advance.mperf)?);
     note!("a pause of {PAUSE:?}: {mperf:.3} s in MPERF, {aperf:.3} s in APERF");
     ensure!(
@@ -56,30 +34,20 @@ fn is_paused(guest: &mut Qemu) -> Result<()> {
         "the pause is in MPERF: {mperf:.3} s"
     );
 
-    expect_frequency(guest)?;
+    guest.expect_base_frequency()?;
     guest.expect_trust()
 }
 
 fn is_restored(mut guest: Qemu) -> Result<()> {
-    const STATE: &str = "file:/tmp/state";
+    let before = guest.pair()?;
+    guest.save(Duration::ZERO)?;
 
-    let before = pair(&mut guest)?;
-    guest.qmp("stop")?;
-    guest.qmp_with("migrate", &format!("{{\"uri\": \"{STATE}\"}}"))?;
-    guest.wait_for("query-migrate", "\"status\": \"completed\"")?;
-    drop(guest);
-
-    let mut guest = Qemu::boot(&Setup {
-        incoming: Some(STATE),
-        ..GRANTED
-    })?;
-    guest.wait_for("query-status", "\"status\": \"paused\"")?;
-    guest.qmp("cont")?;
-    let after = pair(&mut guest)?;
+    let mut guest = Qemu::restore(&GRANTED)?;
+    let after = guest.pair()?;
     let (old, new) = (seconds(before.mperf)?, seconds(after.mperf)?);
     note!("MPERF was at {old:.3} s and is at {new:.3} s");
     ensure!(new < old, "who has saved the counters?");
-    expect_frequency(&mut guest)
+    guest.expect_base_frequency()
 }
 
 /// One guest for both, as its boot takes the most of the time.
