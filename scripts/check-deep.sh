@@ -14,7 +14,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib/cache.sh"
 
 WANTED=${1:-}
-PARTS=(hot-paths series upstream sweep mutation fuzz drift)
+PARTS=(hot-paths series upstream qemu sweep mutation fuzz drift)
 RESULTS=$BUILD/results-deep
 MACHINE=$(hash_of "$(readlink "$BUILD/kernel")" "$(readlink "$BUILD/bochs")" "$ROOT/scripts/boot.sh")
 
