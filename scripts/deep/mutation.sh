@@ -11,7 +11,8 @@
 # where SED is what breaks FILE, and each TEST, such as intel-1:no_exit or
 # intel-1:perf_metrics:metrics_read, a selftest on a machine that should notice. If
 # none of them does, all tests have a try. The tests of the logic run in front, for
-# the record: what counts is the machine. There "kunit" has them run, too.
+# the record: what counts is the machine. There "kunit" has them run, too, and "pstate"
+# what check.sh runs where Linux controls the frequency.
 set -euo pipefail
 . "$(dirname "$0")/../lib/env.sh"
 . "$(dirname "$0")/../lib/toolchain.sh"
@@ -41,10 +42,12 @@ killed() {
 what() {
 	local test=${1#*:}
 
-	if [[ $test == kunit ]]; then
-		echo kunit
+	case $test in
+	kunit | pstate)
+		echo "$test"
 		return
-	fi
+		;;
+	esac
 	[[ $test == *:* ]] || test=aperfmperf:$test
 	grep -qx "${test%%,*}" "${TESTS[@]}" || die "there is no test '$test'"
 	echo "one:$test"

@@ -62,6 +62,9 @@ mutant carry-of-rate-lost src/switch/rate.rs \
 mutant host-read-raw src/switch/cpu.rs \
 	's/\.wrapping_add(self\.offset\.load()\.get(counter))//' \
 	intel-2:host_continuity
+mutant host-read-raw-beside-driver src/switch/cpu.rs \
+	's/\.wrapping_add(self\.offset\.load()\.get(counter))//' \
+	amd-2:pstate
 mutant host-write-into-guest src/switch/cpu.rs \
 	's/State::Live | State::Stale => offset\.with(.*),$/_ => { hw.write(counter, value); offset.with(counter, 0) }/' \
 	intel-2:host_writes
@@ -104,6 +107,9 @@ mutant put-keeps-running src/switch/guest.rs \
 mutant pause-not-forgotten src/switch/guest.rs \
 	's/self\.change(hw, vcpu, Vcpu::forget_pause);/self.change(hw, vcpu, |_| ());/' \
 	intel-1:pause
+mutant pause-not-forgotten-of-qemu src/switch/guest.rs \
+	's/self\.change(hw, vcpu, Vcpu::forget_pause);/self.change(hw, vcpu, |_| ());/' \
+	intel-2:tools:qemu_pause
 mutant mperf-runs-in-halt src/switch/vcpu.rs \
 	's/if self\.c0 \&\& forward {/if forward {/' \
 	intel-1:guest_halt
@@ -173,6 +179,9 @@ mutant configure-does-not-arm src/glue.rs \
 mutant raw-reader-gets-no-restore src/glue.rs \
 	'/fn host_restore/,/^    }/s/on_host(here.*;//' \
 	intel-1:user_isolation
+mutant guest-reads-mperf-only src/glue.rs \
+	's/guest\.vcpu\.passthrough()/{ let _ = guest; false }/;s/cpu\.guest_read(native, vcpu, msr\.into())/{ let _ = msr; cpu.guest_read(native, vcpu, Counter::Mperf) }/' \
+	intel-2:tools:qemu_guest
 mutant permits-never-issued src/glue.rs \
 	's/PERMITS\.issue()/None/' \
 	intel-1:no_exit
