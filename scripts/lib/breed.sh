@@ -21,7 +21,7 @@ linux_tree() {
 	rm -rf "$tree" "$MUTANTS/linux.broken"
 	unpack_linux "$tree" "${LINUX_PATCHES[@]}"
 	configured_as_built "$tree"
-	kernel_make -C "$tree" bzImage "${KERNEL_MODULES[@]}"
+	kernel_make -C "$tree" bzImage modules
 	echo "$hash" >"$tree/.built"
 }
 
