@@ -6,7 +6,7 @@
 # Which vCPUs have a pair.
 
 mutant pair-without-cpuid arch/x86/kvm/aperfmperf.c \
-	's/if (!entry || !cpuid_entry_has(.*))$/if (!entry)/' \
+	'/^static bool kvm_aperfmperf_wanted/,/^}/s/cpuid_entry_has(.*)/true/' \
 	intel-1:opt_in
 mutant pair-for-raw-readers arch/x86/kvm/aperfmperf.c \
 	's/return !kvm_aperfmperf_in_guest(vcpu->kvm);/return true;/' \
@@ -55,7 +55,7 @@ mutant run-without-load arch/x86/kvm/x86.c \
 	intel-1:guest_aperf
 mutant load-without-run arch/x86/kvm/aperfmperf.h \
 	'/kvm_aperfmperf_load/,/^}/s/ || !vcpu->wants_to_run//' \
-	intel-1:pause
+	intel-1:c0_userspace_hlt
 mutant raw-reader-finds-guest arch/x86/kvm/x86.c \
 	's/aperfmperf_host_restore();/;/' \
 	intel-1:neighbours
