@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::cpu::Alone;
-use harness::guest::Vcpu;
+use harness::guest::{Guest, Vcpu};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::sample::{Sample, Sampler};
-use harness::{ONE_SWITCH, Pair, cpu, kernel, ktap, note, oracle, rules};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle, rules};
 
 const STATE: &str = "/sys/power/state";
 const MEM_SLEEP: &str = "/sys/power/mem_sleep";
@@ -166,18 +166,24 @@ fn apart() -> Pair {
     truth.host - truth.hardware
 }
 
-/// In a real S3 the counters are reset. What they were before must not make up a
-/// frequency with what they are after: MPERF has just passed it, in no time as it seems.
-fn counters_are_reset() -> Result<()> {
+/// Allows to suspend to RAM as often as wanted. The caller is on CPU 0.
+fn prepare_to_clear() -> Result<Cleared> {
     oracle::require()?;
     require(STATE, "mem")?;
     require(MEM_SLEEP, "deep")?;
     require(PM_TEST, "core")?;
     fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
+    cpu::pin(0)?;
+    rules::host_pair_is_untrue();
+    Ok(Cleared)
+}
+
+/// In a real S3 the counters are reset. What they were before must not make up a
+/// frequency with what they are after: MPERF has just passed it, in no time as it seems.
+fn counters_are_reset() -> Result<()> {
+    let _cleared = prepare_to_clear()?;
     let _alone = Alone::on(0)?;
     let _unloaded = Module::unloaded()?;
-    let _cleared = Cleared;
-    rules::host_pair_is_untrue();
     // For the counters to be low before, too.
     suspend_and_clear()?;
 
@@ -202,6 +208,30 @@ fn counters_are_reset() -> Result<()> {
     kernel::expect_no_warning()
 }
 
+guest_code! {
+    spin:
+        "2:"
+        "jmp 2b"
+}
+
+/// A vCPU that is frozen in KVM_RUN leaves its values on its CPU, where nobody returns to
+/// user space any more. What the host's counters are apart from them must not outlive the
+/// reset: with the module, too, they have been reset.
+fn counters_are_reset_under_a_guest() -> Result<()> {
+    let _cleared = prepare_to_clear()?;
+    let _module = Module::loaded()?;
+    let guest = Guest::new(spin())?;
+    let mut vcpu = guest.vcpu(0)?;
+    let (slept, end) = thread::scope(|scope| {
+        let runner = scope.spawn(|| vcpu.fd_mut().run().err().map(|error| error.errno()));
+        thread::sleep(10 * MOMENT);
+        (suspend_and_clear(), runner.join().unwrap())
+    });
+    ensure!(end == Some(libc::EINTR), "KVM_RUN: {end:?}, not EINTR");
+    slept?;
+    kernel::expect_no_warning()
+}
+
 /// Has the MSRs hold the truth again when this is dropped.
 struct Cleared;
 
@@ -218,5 +248,9 @@ fn main() -> ExitCode {
         }),
         ("S3", suspend_to_ram),
         ("S3 that resets the counters", counters_are_reset),
+        (
+            "S3 that resets the counters under a guest",
+            counters_are_reset_under_a_guest,
+        ),
     ])
 }
