@@ -66,7 +66,7 @@ fn expect_passed_through(sampler: &mut Sampler, before: &Sample) -> Result<Sampl
     Ok(after)
 }
 
-/// Denied reads fault.
+/// Denied reads fault, and those of the other counter exit, too.
 fn faults() -> Result<()> {
     let (_module, _ratio, mut sampler) = prepare()?;
     let first = sampler.take()?;
@@ -78,11 +78,13 @@ fn faults() -> Result<()> {
     ] {
         deny_reads(&sampler, msrs)?;
         let regs = sampler.vcpu.run()?;
-        note!("filter on {msrs:x?}: {} #GPs", regs.r15);
+        let exits = regs.r13 - regs.r12;
+        note!("filter on {msrs:x?}: {} #GPs, {exits} exits", regs.r15);
         ensure!(
             regs.r15 == msrs.len() as u64,
             "not each denied read faults, and no other"
         );
+        ensure!(exits == 2, "the pair is passed through");
         let regs = kvm_regs { r15: 0, ..regs };
         sampler.vcpu.fd().set_regs(&regs).context("KVM_SET_REGS")?;
         deny_reads(&sampler, &[])?;
