@@ -7,7 +7,8 @@
 //! for each of MPERF, its start and the TSC. Passed through, it is off by at most one
 //! switch. Over a change, it advances by what lies between the two frequencies. Where
 //! the change interrupts the guest, by the sum of what both make of their part of the
-//! time, but for the ways into KVM_RUN and out of it.
+//! time, but for the ways into KVM_RUN and out of it. At the base frequency, APERF is
+//! the time that KVM_RUN takes, but for these ways.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,13 +16,14 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Result, bail, ensure};
+use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::sample::{Distance, Sample, Sampler};
 use harness::signal::Kick;
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, note, oracle};
+use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
 use kvm_ioctls::{Cap, Kvm};
 
@@ -150,8 +152,11 @@ guest_code! {
         "jmp 2b"
 }
 
+/// How long a guest waits for its next KVM_RUN, in ticks.
+const WAIT: u64 = 1_000_000;
+
 /// A signal ends KVM_RUN in the midst of the guest's code, another thread changes the
-/// frequency, and the guest goes on there.
+/// frequency at once, and later the guest goes on there.
 fn during_a_run() -> Result<()> {
     let (_module, _ratio, host) = prepare()?;
     let guest = Guest::new(run_long())?;
@@ -170,6 +175,7 @@ fn during_a_run() -> Result<()> {
             other.join().unwrap()
         })?;
         let changed = cpu::tsc();
+        cpu::spin(WAIT);
         let regs = vcpu.run()?;
         let end = cpu::tsc();
 
@@ -184,6 +190,94 @@ fn during_a_run() -> Result<()> {
         );
         from = to;
     }
+    Ok(())
+}
+
+/// APM, "TSC Ratio MSR": what an L1 scales the TSC of its guest by.
+const MSR_AMD64_TSC_RATIO: u32 = 0xc000_0104;
+const HALF: u64 = 1 << 31;
+
+/// MPERF ticks with L1's TSC, also if KVM thinks about intercepts anew while L1's guest
+/// runs. That guest reads it as L1 has the CPU scale it, like the TSC.
+fn scaled_by_l1() -> Result<()> {
+    let (_module, _ratio, _host) = prepare()?;
+    let mut sampler = Sampler::nested()?;
+    if sampler.vcpu.set_msr(MSR_AMD64_TSC_RATIO, HALF).is_err() {
+        bail!(Skip("no MSR scales the TSC of this L1's guest".into()));
+    }
+    sampler.take()?;
+    sampler.vcpu.set_pair(sampler.vcpu.pair()?)?;
+
+    let start = cpu::tsc();
+    let before = sampler.vcpu.pair()?;
+    let started = cpu::tsc();
+    let first = sampler.take()?;
+    let (mut last, mut distance) = (first, Distance::of(&first));
+    for _ in 0..SAMPLES {
+        last = sampler.take()?;
+        ensure!(last.exits == 0, "reads of L1's guest exit");
+        distance.narrow(&last);
+    }
+    let ending = cpu::tsc();
+    let mperf = (sampler.vcpu.pair()? - before).mperf;
+    let ended = cpu::tsc();
+
+    let error = distance.error();
+    let tsc = last.tsc.0 - first.tsc.1;
+    let (least, most) = (ending - started, ended - start);
+    note!("L1's MPERF {mperf}, of {least} to {most}");
+    note!("its guest's strays by {error} ticks, while its TSC advanced by {tsc}");
+    ensure!(tsc < most * 2 / 3, "L1 does not scale the TSC");
+    ensure!(
+        (least - ONE_SWITCH..=most + ONE_SWITCH).contains(&mperf),
+        "MPERF does not tick with L1's TSC"
+    );
+    ensure!(error <= ONE_SWITCH, "MPERF is not scaled as the TSC");
+    Ok(())
+}
+
+guest_code! {
+    /// Counts event RDI in a sample, after a thousand looks at the pair.
+    look_often:
+        "2:"
+        "mov rsi, 1000"
+        "3:"
+        "rdpair r8, r9"
+        "dec rsi"
+        "jnz 3b"
+        "sample rdi"
+        "exit"
+        "jmp 2b"
+}
+
+/// Each read has something to round off and to begin anew from: nothing gets lost over
+/// many, nor counts twice.
+fn many_reads() -> Result<()> {
+    let (_module, _ratio, _host) = prepare()?;
+    let _alone = Alone::on(0)?;
+    let guest = Guest::new(look_often())?;
+    let mut vcpu = guest.vcpu(0)?;
+    vcpu.set_argument(cpu::exits().rdmsr)?;
+    vcpu.fd().set_tsc_khz(123_457)?;
+
+    let mut last = Sample::take(&mut vcpu)?;
+    let mut ended = cpu::tsc();
+    let mut distance = Distance::of(&last);
+    let mut worst = 0;
+    for _ in 0..20 {
+        let next = Sample::take(&mut vcpu)?;
+        let now = cpu::tsc();
+        distance.narrow(&next);
+        worst = worst.max((next.pair - last.pair).aperf.abs_diff(now - ended));
+        (last, ended) = (next, now);
+    }
+    let error = distance.error();
+    note!("many reads: MPERF strays by {error} ticks, APERF by {worst} between two samples");
+    ensure!(error <= ROUNDING, "MPERF does not keep to the TSC");
+    ensure!(
+        worst <= kernel::cost(RUN_BOUND),
+        "APERF is not the time in KVM_RUN"
+    );
     Ok(())
 }
 
@@ -216,6 +310,8 @@ fn main() -> ExitCode {
             of_a_vcpu(Sampler::nested)
         }),
         ("a vCPU's TSC changes in the midst of a run", during_a_run),
+        ("L1 scales the TSC of its guest", scaled_by_l1),
+        ("a guest reads many times in a run", many_reads),
         ("a VM's TSC is slower", || of_a_vm(40)),
         ("a VM's TSC is faster", || of_a_vm(250)),
     ])
