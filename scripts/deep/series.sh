@@ -51,7 +51,7 @@ advance() {
 
 compile() {
 	configured_as_built "$TREE"
-	kernel_make -C "$TREE" bzImage "${KERNEL_MODULES[@]}"
+	kernel_make -C "$TREE" bzImage modules
 	install -D "${KERNEL_MODULES[@]/#/$TREE/}" -t "$1/lib/modules"
 	cp "$TREE/arch/x86/boot/bzImage" "$1.bzImage"
 	pack "$1" "$1.cpio.zst"
