@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod kexec;
 pub mod ktap;
 pub mod linux;
+pub mod log;
 pub mod module;
 pub mod msr_device;
 pub mod nested;

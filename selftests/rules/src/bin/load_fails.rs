@@ -7,24 +7,23 @@
 //!
 //! Bound: one switch between the MSRs and the true counters.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::guest::cpuid;
 use harness::ktap::Skip;
 use harness::module::{self, Module};
-use harness::{ONE_SWITCH, cpu, kernel, ktap, msr_device, note, oracle};
+use harness::{ONE_SWITCH, cpu, kernel, ktap, log, msr_device, note, oracle};
 use kvm_ioctls::Kvm;
 
 const FAILSLAB: &str = "/sys/kernel/debug/failslab";
-const FAIL_NTH: &str = "/proc/self/fail-nth";
 
-/// More allocations than a load takes.
-const MOST: u64 = 1 << 14;
+/// More allocations than the kernel needs for any module.
+const MOST: u64 = 1 << 11;
 
-/// The module is the last to be asked on the way. So many allocations in a row that are
-/// not its own come before it.
+/// After so many in a row that are not the module's own, there are no more of these.
 const OTHERS: usize = 4;
 
 /// The steps that allocate: files, notices of sleep and shutdown, grants, KVM's hooks.
@@ -35,30 +34,66 @@ fn failslab(file: &str, value: &str) -> Result<()> {
     fs::write(&path, value).context(path)
 }
 
-/// What became of a load of which allocation `nth` failed. Leaves no module behind.
-fn load_without(nth: u64) -> Result<bool> {
-    ktap::alive();
-    fs::write(FAIL_NTH, nth.to_string()).context(FAIL_NTH)?;
-    let loaded = module::insert();
-    fs::write(FAIL_NTH, "0").context(FAIL_NTH)?;
-    if loaded.is_ok() {
-        module::remove()?;
-    }
-    Ok(loaded.is_ok())
+/// What became of a load that lacked one allocation.
+struct Outcome {
+    loaded: bool,
+    /// What the kernel had to say, such as where the allocation was asked for.
+    log: String,
 }
 
-/// The first allocation whose failure does not fail the load.
-fn first_harmless() -> Result<u64> {
-    let (mut fails, mut loads) = (0, MOST);
-    while fails + 1 < loads {
-        let nth = (fails + loads) / 2;
-        if load_without(nth)? {
-            loads = nth;
-        } else {
-            fails = nth;
-        }
+impl Outcome {
+    /// Whether the kernel had by then allocated what it needs for any module.
+    fn in_init(&self) -> bool {
+        !self.log.contains("FAULT_INJECTION") || self.log.contains("do_init_module")
     }
-    Ok(loads)
+
+    fn is_own(&self) -> bool {
+        self.log.contains("[kvm_aperfmperf]")
+    }
+}
+
+/// What makes an allocation of this thread fail. It stays open, as to open it takes an
+/// allocation, too.
+struct FailNth(File);
+
+impl FailNth {
+    fn open() -> Result<Self> {
+        let path = "/proc/self/fail-nth";
+        let file = OpenOptions::new().write(true).open(path).context(path)?;
+        Ok(FailNth(file))
+    }
+
+    /// Loads the module without allocation `nth`. Leaves no module behind.
+    fn load(&self, nth: u64) -> Result<Outcome> {
+        ktap::alive();
+        let mut tail = log::Tail::new()?;
+        self.0.write_all_at(nth.to_string().as_bytes(), 0)?;
+        let loaded = module::insert();
+        self.0.write_all_at(b"0", 0)?;
+        let log = tail.read()?;
+        if loaded.is_ok() {
+            module::remove()?;
+        }
+        Ok(Outcome {
+            loaded: loaded.is_ok(),
+            log,
+        })
+    }
+
+    /// The first allocation that is not the kernel's own for any module. Before it are
+    /// some without which a module loads, and their number differs by a few.
+    fn first_in_init(&self) -> Result<u64> {
+        let (mut before, mut in_init) = (0, MOST);
+        while before + 1 < in_init {
+            let nth = (before + in_init) / 2;
+            if self.load(nth)?.in_init() {
+                in_init = nth;
+            } else {
+                before = nth;
+            }
+        }
+        Ok(in_init)
+    }
 }
 
 fn expect_nothing_left() -> Result<()> {
@@ -98,19 +133,19 @@ fn each_step() -> Result<()> {
     for cpu in (0..cpu::online()).rev() {
         msr_device::make_true(cpu)?;
     }
-    // Not only allocations that must not sleep, and no word about it yet.
+    // Not only allocations that must not sleep.
     failslab("ignore-gfp-wait", "N")?;
-    failslab("verbose", "0")?;
-
-    let loads = first_harmless()?;
     failslab("verbose", "2")?;
-    let (mut own, mut others) = (0, 0);
-    for nth in (1..loads).rev() {
-        let before = kernel::count_in_log("[kvm_aperfmperf]")?;
-        load_without(nth)?;
+    let _traces_off_console = log::traces_off_console()?;
+    let fail_nth = FailNth::open()?;
+    let first = fail_nth.first_in_init()?;
+    let (mut own, mut fatal, mut others) = (0, 0, 0);
+    for nth in first.. {
+        let outcome = fail_nth.load(nth)?;
         expect_nothing_left()?;
-        if kernel::count_in_log("[kvm_aperfmperf]")? > before {
+        if outcome.is_own() {
             (own, others) = (own + 1, 0);
+            fatal += usize::from(!outcome.loaded);
         } else {
             others += 1;
         }
@@ -119,10 +154,14 @@ fn each_step() -> Result<()> {
         }
     }
     failslab("verbose", "0")?;
-    note!("a load fails without any of {loads} allocations, {own} of them the module's");
-    ensure!(own >= STEPS, "only {own} of its steps were seen to fail");
+    note!("{own} allocations are the module's, from {first} on; {fatal} fail the load");
+    ensure!(
+        fatal >= STEPS,
+        "only {fatal} of its steps were seen to fail"
+    );
 
-    ensure!(load_without(MOST)?, "it no longer loads");
+    module::insert().context("it no longer loads")?;
+    module::remove()?;
     sleep()?;
     expect_nothing_left()
 }
