@@ -16,8 +16,9 @@ set -euo pipefail
 NAME=$1 VENDOR=$2 CPUS=$3 RUN=$4
 DIR=$BUILD/run/$NAME
 
-# A guest that hangs spins for ever: limits in emulated time and in real time.
-TIME_LIMIT=${TIME_LIMIT:-600}
+# A guest that hangs spins for ever: limits in emulated time and in real time. Kernels
+# that check themselves take longer.
+TIME_LIMIT=${TIME_LIMIT:-600${FLAVOUR:+0}}
 [[ $TIME_LIMIT =~ ^[1-9][0-9]*$ ]] || die "TIME_LIMIT is a number of seconds, not '$TIME_LIMIT'"
 # One tick is one instruction, and the TSC counts ticks. Intel's TSC is a multiple
 # of 100 MHz; the kernel is told, as AMD has no way to ask.

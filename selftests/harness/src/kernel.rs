@@ -30,7 +30,8 @@ const CHECKED: u64 = 8;
 
 const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
 
-/// What the kernel's code may take that takes up to `ticks` in a usual kernel.
+/// What the kernel's code may take that takes up to `ticks` in a usual kernel, or what
+/// else has to be as large in proportion.
 pub fn cost(ticks: u64) -> u64 {
     if Path::new("/proc/lockdep").exists() {
         ticks * CHECKED

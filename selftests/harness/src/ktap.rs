@@ -8,21 +8,21 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::rules;
+use crate::{kernel, rules};
 
 const KSFT_PASS: u8 = 0;
 const KSFT_FAIL: u8 = 1;
 const KSFT_SKIP: u8 = 4;
 
 /// A guest that never comes back would stop the whole run: give up after this
-/// many seconds. The tests together need less, but for those that say that they
-/// are [`alive`].
-const ALARM_SECONDS: u32 = 20;
+/// many seconds, in a usual kernel. The tests together need less, but for those that say
+/// that they are [`alive`].
+const ALARM_SECONDS: u64 = 20;
 
 /// A test that takes longer than others says that it goes on.
 pub fn alive() {
     // SAFETY: alarm() has no memory effects.
-    unsafe { libc::alarm(ALARM_SECONDS) };
+    unsafe { libc::alarm(kernel::cost(ALARM_SECONDS) as u32) };
 }
 
 /// An error that says that a test cannot run here, and why.
