@@ -27,7 +27,7 @@ const _: () = assert!(TIMER_VECTOR == 0x20, "timer_one_shot spells it");
 /// - `look`: MPERF to R9 and then APERF to R8; the TSC before and between to R10 and R11
 /// - `sample EVENT`: a `look`, and the TSC after it to R14; how often the oracle's EVENT
 ///   happened on all CPUs, before and after, to R12 and R13
-/// - `burn N`: takes N ticks of the emulated machine
+/// - `burn N`: takes N ticks of the emulated machine; `burn64 R`: as many as a register says
 /// - `exit`: returns to [`Vcpu::run`](crate::guest::Vcpu::run)
 #[macro_export]
 macro_rules! guest_code {
@@ -108,6 +108,13 @@ macro_rules! guest_code {
                     "  dec rcx",
                     "  jnz 77b",
                     ".endm",
+                    ".macro burn64 ticks",
+                    "  mov rcx, \\ticks",
+                    "  shr rcx",
+                    "78:",
+                    "  dec rcx",
+                    "  jnz 78b",
+                    ".endm",
                     ".macro exit",
                     "  out 0xf0, al",
                     ".endm",
@@ -127,6 +134,7 @@ macro_rules! guest_code {
                     ".purgem look",
                     ".purgem sample",
                     ".purgem burn",
+                    ".purgem burn64",
                     ".purgem exit",
                     "lea {start}, [rip + 88b]",
                     "lea {end}, [rip + 99b]",

@@ -29,6 +29,9 @@ const fn pair(aperf: u64, mperf: u64) -> Pair {
     Pair { aperf, mperf }
 }
 
+/// What the guest takes before it reads, in ticks.
+const BURN: u64 = 20_000;
+
 const LOW: Pair = pair(1 << 40, 1 << 41);
 
 const HIGH_PAIRS: [Pair; 6] = [
@@ -41,7 +44,7 @@ const HIGH_PAIRS: [Pair; 6] = [
 ];
 
 guest_code! {
-    /// Sets the pair to RDI and RSI unless R14 is set, takes 20,000 ticks, and
+    /// Sets the pair to RDI and RSI unless R14 is set, takes R8 ticks, and
     /// reads to R8 and R9, with event RBP counted in R12 before and R13 after. What
     /// the MSRs hold then is in R10 and R11.
     set_and_read:
@@ -51,7 +54,7 @@ guest_code! {
         "wrmsr64 0xe8, rdi"
         "wrmsr64 0xe7, rsi"
         "3:"
-        "burn 20000"
+        "burn64 r8"
         "mov rbx, -1"
         "mov rdx, rbp"
         "oracle 2"
@@ -85,6 +88,7 @@ fn run(vcpu: &mut Vcpu, set: Option<Pair>) -> Result<Found> {
         rdi: aperf,
         rsi: mperf,
         rbp: cpu::exits().rdmsr,
+        r8: kernel::cost(BURN),
         r14: u64::from(set.is_none()),
         ..vcpu.regs()?
     };
@@ -109,7 +113,7 @@ impl Found {
         note!("from {from}: {advance}, TSC {elapsed}, {exits} exits");
         for ticks in [advance.aperf, advance.mperf] {
             ensure!(
-                (20_000..=elapsed).contains(&ticks),
+                (kernel::cost(BURN)..=elapsed).contains(&ticks),
                 "the guest's pair does not go on from what was set"
             );
         }
@@ -200,7 +204,7 @@ fn set_by_user_space() -> Result<()> {
 fn overflow() -> Result<()> {
     let (_module, _ratio, guest) = prepare()?;
     // Not before both counters are written.
-    let near = u64::MAX - kernel::cost(10_000);
+    let near = u64::MAX - kernel::cost(BURN / 2);
     let mut vcpu = guest.vcpu(0)?;
     for pair in [pair(near, 1 << 40), pair(1 << 40, near), pair(near, near)] {
         let found = run(&mut vcpu, Some(pair))?;

@@ -19,7 +19,7 @@ use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::perf::Attr;
 use harness::perf_group::{Group, Sample};
-use harness::{cpu, guest_code, ktap, note, oracle, sweep};
+use harness::{cpu, guest_code, kernel, ktap, note, oracle, sweep};
 
 /// Where all happens.
 const CPU: usize = 0;
@@ -29,17 +29,22 @@ const RATIO: u64 = 2 * RATIO_ONE;
 const RUNS: usize = 4000;
 const SKEW: u64 = 50;
 
+/// What a guest takes between exits, in ticks.
+const IN_GUEST: u64 = 3000;
+
 guest_code! {
-    /// Makes its values as different from the host's as can be.
+    /// Makes its values as different from the host's as can be. Exits every RDI ticks.
     write_and_exit:
+        "mov rsi, rdi"
         "far"
         "2:"
-        "burn 3000"
+        "burn64 rsi"
         "exit"
         "jmp 2b"
 }
 
-/// What is sampled: prime numbers, lest the samples come at the same point of a switch.
+/// What is sampled, and how often in a usual kernel: prime numbers, lest the samples come
+/// at the same point of a switch.
 #[derive(Clone, Copy)]
 struct Leader {
     attr: fn() -> Attr,
@@ -87,9 +92,12 @@ fn sampled_by(leader: Leader) -> Result<Vec<Sample>> {
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, RATIO);
     let members = [Attr::msr("aperf")?, Attr::msr("mperf")?, Attr::msr("tsc")?];
-    let group = Group::new((leader.attr)(), leader.period, &members, CPU)?;
+    let group = Group::new((leader.attr)(), kernel::cost(leader.period), &members, CPU)?;
     let guests = [Guest::new(write_and_exit())?, Guest::new(write_and_exit())?];
     let mut vcpus = [guests[0].vcpu(0)?, guests[1].vcpu(0)?];
+    for vcpu in &vcpus {
+        vcpu.set_argument(kernel::cost(IN_GUEST))?;
+    }
     run_by_turns(&mut vcpus, 100)?;
 
     let truth = oracle::truth(CPU as u64).host;
@@ -104,13 +112,14 @@ fn sampled_by(leader: Leader) -> Result<Vec<Sample>> {
         stray(&samples, APERF, RATIO),
         stray(&samples, MPERF, RATIO_ONE),
     );
+    let skew = kernel::cost(SKEW);
     let in_guest = samples.iter().filter(|sample| sample.in_guest).count();
     note!(
         "{} samples, {in_guest} in a guest: APERF strays {aperf} ticks, MPERF {mperf}",
         samples.len()
     );
     ensure!(
-        truth.mperf.abs_diff(ticks) <= SKEW,
+        truth.mperf.abs_diff(ticks) <= skew,
         "the CPU was not in C0: {} of {ticks} ticks",
         truth.mperf
     );
@@ -119,7 +128,7 @@ fn sampled_by(leader: Leader) -> Result<Vec<Sample>> {
         "there were too few samples"
     );
     ensure!(
-        aperf <= SKEW && mperf <= SKEW,
+        aperf <= skew && mperf <= skew,
         "a sample has not what the CPU did"
     );
     Ok(samples)
