@@ -78,6 +78,16 @@ impl Sample {
             exits: regs.r13 - regs.r12,
         })
     }
+
+    /// The same with the host's TSC, which the guest's is ahead of by `offset`.
+    pub fn by_host_tsc(self, offset: u64) -> Self {
+        let host = |tsc: u64| tsc.wrapping_sub(offset);
+        Sample {
+            tsc: (host(self.tsc.0), host(self.tsc.1)),
+            end: host(self.end),
+            ..self
+        }
+    }
 }
 
 /// Rule guest-mperf, as samples see it: there is one distance between MPERF and

@@ -2,10 +2,13 @@
 
 //! One vCPU of a tiny guest.
 
+use std::io;
+use std::os::fd::AsRawFd;
+
 use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::{
-    CpuId, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, Msrs, kvm_dtable, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_segment,
+    CpuId, KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+    Msrs, kvm_device_attr, kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
@@ -180,6 +183,28 @@ impl Vcpu {
     pub fn set_pair(&self, pair: Pair) -> Result<()> {
         self.set_msr(MSR_IA32_APERF, pair.aperf)?;
         self.set_msr(MSR_IA32_MPERF, pair.mperf)
+    }
+
+    /// Guest TSC minus host TSC, if they tick alike: KVM_GET_DEVICE_ATTR.
+    pub fn tsc_offset(&self) -> Result<u64> {
+        /// `_IOW(KVMIO, 0xe2, struct kvm_device_attr)`
+        const KVM_GET_DEVICE_ATTR: u64 = 0x4018_aee2;
+
+        let mut offset = 0u64;
+        let attr = kvm_device_attr {
+            group: KVM_VCPU_TSC_CTRL,
+            attr: KVM_VCPU_TSC_OFFSET.into(),
+            addr: &raw mut offset as u64,
+            ..Default::default()
+        };
+        // SAFETY: The kernel reads `attr`, and writes 8 bytes to where `addr` points.
+        let ret = unsafe { libc::ioctl(self.0.as_raw_fd(), KVM_GET_DEVICE_ATTR, &attr) };
+        ensure!(
+            ret == 0,
+            "KVM_GET_DEVICE_ATTR: {}",
+            io::Error::last_os_error()
+        );
+        Ok(offset)
     }
 
     /// KVM_GET_MP_STATE.
