@@ -26,6 +26,8 @@ const KHZ: u64 = 300_000;
 const TURNS: u64 = 300;
 /// What a turn takes.
 const TICKS: u64 = 200_000;
+/// Turns with a guest, and then as many without, for several samples of the driver each.
+const BLOCK: u64 = 60;
 
 guest_code! {
     /// Makes its values as different from the host's as can be.
@@ -87,8 +89,14 @@ fn samples() -> Result<()> {
 
     let tracing = Tracing::of(driver.event)?;
     let start = cpu::tsc();
-    for _ in 0..TURNS {
-        vcpu.resume()?;
+    for turn in 0..TURNS {
+        // A sample takes the difference to the one before, which is of a guest, too, where
+        // all are.
+        if turn / BLOCK % 2 == 0 {
+            vcpu.resume()?;
+        } else {
+            cpu::spin(TICKS);
+        }
     }
     let elapsed = cpu::tsc() - start;
     let samples = but_first(tracing.stop()?);
