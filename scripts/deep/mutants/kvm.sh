@@ -14,6 +14,12 @@ mutant pair-for-raw-readers arch/x86/kvm/aperfmperf.c \
 mutant pair-outlives-cpuid arch/x86/kvm/aperfmperf.c \
 	'/int kvm_aperfmperf_set_cpuid/,/^}/s/kvm_aperfmperf_destroy_vcpu(vcpu);/;/' \
 	intel-1:cpuid_reset
+mutant pair-created-twice arch/x86/kvm/aperfmperf.c \
+	'/^int kvm_aperfmperf_set_cpuid/,/^}/s/if (vcpu->arch\.aperfmperf)/if (false)/' \
+	intel-1:fuzz
+mutant cpuid-set-twice-warns arch/x86/kvm/aperfmperf.c \
+	'/^int kvm_aperfmperf_set_cpuid/,/^}/s/if (vcpu->arch\.aperfmperf)/if (WARN_ON_ONCE(vcpu->arch.aperfmperf))/' \
+	intel-1:fuzz
 mutant pair-outlives-vcpu arch/x86/kvm/x86.c \
 	's/kvm_aperfmperf_destroy_vcpu(vcpu);/;/' \
 	intel-1:clean_exit
@@ -26,6 +32,9 @@ mutant bit-offered-without-module arch/x86/kvm/cpuid.c \
 mutant mp-state-not-told arch/x86/kvm/x86.h \
 	's/kvm_aperfmperf_set_c0(vcpu, mp_state == .*);/;/' \
 	intel-1:guest_halt
+mutant kick-not-told arch/x86/kvm/x86.h \
+	's/if (vcpu->arch\.mp_state != mp_state)/if (vcpu->arch.mp_state != mp_state \&\& !vcpu->arch.pv.pv_unhalted)/' \
+	intel-1:c0_wake
 mutant c0-not-told-at-creation arch/x86/kvm/aperfmperf.c \
 	's/v->ops->set_c0(v, .*);//' \
 	intel-1:cpuid_reset

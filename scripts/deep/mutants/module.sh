@@ -11,6 +11,9 @@ mutant offset-not-stored src/switch/exchange.rs \
 mutant loss-not-counted src/switch/exchange.rs \
 	's/host\.plus(lost)/host/' \
 	intel-1:host_continuity
+mutant loss-rarely-not-counted src/switch/exchange.rs \
+	's/host\.plus(lost)/host.plus(if before.tsc \& 1023 == 0 { Pair::ZERO } else { lost })/' \
+	intel-2:drift,--switches=20000
 mutant aperf-lost-at-base-frequency src/switch/exchange.rs \
 	's/self\.rate\.advance(elapsed)/Pair { aperf: elapsed, mperf: elapsed }/' \
 	intel-1:host_continuity
@@ -83,6 +86,9 @@ mutant leave-after-one-write src/switch/cpu.rs \
 mutant any-mperf-is-steady src/switch/calibration.rs \
 	's/let steady = .*;/let steady = true;/' \
 	intel-1:intercepted_host intel-1:kunit
+mutant permit-for-ever src/switch/permit.rs \
+	's/self\.0\.issued\.fetch_sub(1, Relaxed);//' \
+	intel-2:intercepted_host
 mutant resume-keeps-rate src/switch/calibration.rs \
 	'/fn resume/,/^    }/s/self\.rate\.start(.*);/let _ = hw;/' \
 	intel-1:suspend intel-1:kunit
@@ -100,7 +106,7 @@ mutant enter-not-live src/switch/guest.rs \
 	intel-1:user_isolation
 mutant halted-counts src/switch/guest.rs \
 	's/if vcpu\.running \&\& vcpu\.c0 {/if vcpu.running {/' \
-	intel-1:guest_halt
+	intel-1:c0_wake
 mutant put-keeps-running src/switch/guest.rs \
 	's/|vcpu| vcpu\.running = false/|_| ()/' \
 	intel-1:guest_steal intel-1:guest_isolation
@@ -158,6 +164,9 @@ mutant metered-twice src/switch/guest.rs \
 mutant aperf-not-metered src/switch/guest.rs \
 	's/vcpu\.accrue(now\.tsc, aperf);/vcpu.accrue(now.tsc, 0);/' \
 	intel-1:intercepted_tsc
+mutant intercepted-halt-counts src/switch/guest.rs \
+	's/vcpu\.sit_out(idle);/let _ = idle;/' \
+	intel-1:c0_hlt_in_guest
 mutant overflow-of-one-only src/switch/overflow.rs \
 	's/(false, false) => return sum,/_ if true => return sum,\n            (false, false) => false,/' \
 	intel-1:intercepted_high
@@ -185,6 +194,12 @@ mutant guest-reads-mperf-only src/glue.rs \
 mutant permits-never-issued src/glue.rs \
 	's/PERMITS\.issue()/None/' \
 	intel-1:no_exit
+mutant mwait-without-permit-counts src/glue.rs \
+	's/PERMITS\.issue()/None/' \
+	intel-1:c0_mwait
+mutant unsteady-cpu-comes-online src/glue.rs \
+	'/fn online/,/fn offline/s/})?;/}).ok();/' \
+	intel-2:intercepted_host
 mutant readers-leave-before-values src/kvm_aperfmperf.rs \
 	'/^    _hotplug: /d;s/^    _farewell: .*/    _hotplug: Hotplug<Machine>,\n&/' \
 	intel-2:clean_exit
