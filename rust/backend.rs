@@ -38,7 +38,8 @@ pub trait Backend: Sized + 'static {
     /// The CPU cannot be used; it does not come online, or the module does not load.
     fn online(here: &ThisCpu<'_, Self>) -> Result;
 
-    /// This CPU is no longer used: the MSRs must hold the host pair for good.
+    /// This CPU is no longer used: the MSRs must hold the host pair for good. A task that cannot
+    /// migrate may run a vCPU here until the CPU is gone: [`Backend::put`] leaves the host pair.
     fn offline(here: &ThisCpu<'_, Self>);
 
     /// Host value of `msr` on this CPU. May run in an NMI that interrupted any other operation.
@@ -134,7 +135,7 @@ impl<B: Backend> ThisCpu<'_, B> {
     }
 
     /// Removes guest values now, so that nothing is left to do on return to user space.
-    pub(crate) fn restore(&self) {
+    pub fn restore(&self) {
         // SAFETY: As above.
         unsafe { self.slot.user_return.disarm(self.irqs_off) };
         B::host_restore(self);

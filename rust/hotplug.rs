@@ -82,11 +82,7 @@ unsafe extern "C" fn online<B: Backend>(_cpu: c_uint) -> c_int {
     from_result(|| {
         // SAFETY: `install` asks for the counters.
         unsafe {
-            on_this_cpu::<B, _>(|here| {
-                // A vCPU's task may have run here between `offline` and the CPU's end.
-                here.restore();
-                B::online(here)
-            })?;
+            on_this_cpu::<B, _>(|here| B::online(here))?;
         }
         Ok(0)
     })

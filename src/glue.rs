@@ -51,6 +51,7 @@ aperfmperf_hal::per_cpu! {
     static CPUS: CpuSlot<Machine> = CpuSlot::new(HostCpu {
         cpu: Cpu::new(),
         stats: CpuStats::new(),
+        leaving: AtomicBool::new(false),
     });
 }
 
@@ -61,9 +62,6 @@ static PERMITS: Permits = Permits::new();
 
 /// The host's sleeps while the module was loaded.
 static SLEEPS: Sleeps = Sleeps::new();
-
-/// The machine goes down or starts another kernel.
-static SHUTTING_DOWN: AtomicBool = AtomicBool::new(false);
 
 /// How guest reads are served on this host, for the log.
 pub(crate) fn how_served() -> &'static str {
@@ -81,6 +79,8 @@ static VCPUS: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct HostCpu {
     cpu: Cpu,
     stats: CpuStats,
+    /// It goes offline, or the machine down: a vCPU that still runs here leaves nothing behind.
+    leaving: AtomicBool,
 }
 
 /// A vCPU, and what it has done.
@@ -114,7 +114,7 @@ impl View for CpuFile {
 
 impl fmt::Display for CpuFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let HostCpu { cpu, stats } = self.0;
+        let HostCpu { cpu, stats, .. } = self.0;
         let state = match cpu.state() {
             State::Host => "host",
             State::Live => "live",
@@ -190,7 +190,7 @@ type Here<'a> = ThisCpu<'a, Machine>;
 /// Carries out `work` of the host's on its CPU.
 #[inline(always)]
 fn on_host<R>(here: &Here<'_>, work: impl FnOnce(&Cpu, &Native<'_>) -> R) -> R {
-    let HostCpu { cpu, stats } = here.state();
+    let HostCpu { cpu, stats, .. } = here.state();
     let native = Native {
         counters: here.counters(),
         cpu: stats,
@@ -206,7 +206,7 @@ fn on_guest<R>(
     guest: &mut GuestCpu,
     work: impl FnOnce(&Cpu, &Native<'_>, &mut Vcpu) -> R,
 ) -> R {
-    let HostCpu { cpu, stats } = here.state();
+    let HostCpu { cpu, stats, .. } = here.state();
     let native = Native {
         counters: here.counters(),
         cpu: stats,
@@ -231,6 +231,7 @@ impl Backend for Machine {
     }
 
     fn online(here: &Here<'_>) -> Result {
+        here.state().leaving.store(false, Relaxed);
         if on_host(here, |cpu, native| cpu.calibrate(native)) {
             return Ok(());
         }
@@ -249,6 +250,7 @@ impl Backend for Machine {
     }
 
     fn offline(here: &Here<'_>) {
+        here.state().leaving.store(true, Relaxed);
         on_host(here, |cpu, native| cpu.leave(native));
     }
 
@@ -284,7 +286,9 @@ impl Backend for Machine {
     }
 
     fn shutdown() {
-        SHUTTING_DOWN.store(true, Relaxed);
+        for (_, slot) in CPUS.all() {
+            slot.state.leaving.store(true, Relaxed);
+        }
     }
 
     fn vcpu_create(directory: &Directory) -> Result<GuestCpu> {
@@ -308,9 +312,9 @@ impl Backend for Machine {
 
     fn put(here: &Here<'_>, guest: &mut GuestCpu) {
         on_guest(here, guest, |cpu, native, vcpu| cpu.put(native, vcpu));
-        // KVM lets vCPUs run until its own notice of the shutdown, which comes later.
-        if SHUTTING_DOWN.load(Relaxed) {
-            Self::host_restore(here);
+        // KVM lets vCPUs run until its own notice of either, which comes later.
+        if here.state().leaving.load(Relaxed) {
+            here.restore();
         }
     }
 

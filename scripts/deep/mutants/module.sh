@@ -215,9 +215,6 @@ mutant sched-in-unnoticed rust/preempt.rs \
 mutant offline-leaves-notifier rust/hotplug.rs \
 	'/fn offline/,$s/here\.restore();//' \
 	intel-2:clean_exit
-mutant online-without-restore rust/hotplug.rs \
-	'/fn online/,/fn offline/s/here\.restore();//' \
-	intel-2:hotplug
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
@@ -225,8 +222,8 @@ mutant shutdown-not-told rust/syscore.rs \
 	's/shutdown: Some(.*),/shutdown: None,/' \
 	amd-2:kexec intel-2:kexec
 mutant shutdown-forgets-running-vcpus src/glue.rs \
-	's/if SHUTTING_DOWN\.load(Relaxed)/if false/' \
-	intel-2:kexec
+	's/if here\.state()\.leaving\.load(Relaxed)/if false/' \
+	amd-2:kexec intel-2:kexec
 mutant anybody-is-granted rust/grant.rs \
 	's/operations) != 0/operations) == 0/' \
 	intel-1:grant
