@@ -78,7 +78,10 @@ mutant write-lost arch/x86/kvm/aperfmperf.c \
 	's/v->ops->write(v, .*);//' \
 	intel-1:guest_write
 mutant write-keeps-intercepts arch/x86/kvm/aperfmperf.c \
-	's/kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);//' \
+	'/^int kvm_aperfmperf_set_msr/,/^}/s/kvm_make_request(.*);//' \
+	intel-1:intercepted_high
+mutant overflow-keeps-intercepts arch/x86/kvm/aperfmperf.c \
+	'/^int kvm_aperfmperf_get_msr/,/^}/s/kvm_make_request(.*);/;/' \
 	intel-1:intercepted_high
 mutant msrs-not-listed arch/x86/kvm/msrs.c \
 	's/ MSR_IA32_APERF, MSR_IA32_MPERF,//' \
@@ -115,7 +118,7 @@ mutant mperf-filter-ignored arch/x86/kvm/aperfmperf.c \
 	intel-1:intercepted_filter
 mutant ratio-of-l2 arch/x86/kvm/aperfmperf.c \
 	's/vcpu->arch\.l1_tsc_scaling_ratio/vcpu->arch.tsc_scaling_ratio/' \
-	intel-1:c0_nested_hlt
+	amd-1:intercepted_tsc
 mutant catchup-ignored arch/x86/kvm/aperfmperf.c \
 	's/if (vcpu->arch\.tsc_always_catchup)/if (false)/' \
 	amd-1:intercepted_catchup
