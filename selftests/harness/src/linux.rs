@@ -33,6 +33,8 @@ pub fn monitor(samples: usize) -> Result<Command> {
 
 /// The same for a guest with another initramfs and so many MiB of memory.
 pub fn monitor_of(initrd: &str, memory: u32, cmdline: &str) -> Result<Command> {
+    // The kernel's own KUnit tests are no part of a guest's boot.
+    let cmdline = format!("kunit.enable=0 {cmdline}");
     let mut command;
     if !monitor_is_own() {
         let memory = (memory + 64).to_string();
@@ -45,7 +47,7 @@ pub fn monitor_of(initrd: &str, memory: u32, cmdline: &str) -> Result<Command> {
         command = Command::new(env::current_exe()?.with_file_name("vmm"));
         command
             .args(["--kernel", KERNEL, "--initrd", initrd])
-            .args(["--memory", &memory.to_string(), "--cmdline", cmdline]);
+            .args(["--memory", &memory.to_string(), "--cmdline", &cmdline]);
     }
     Ok(command)
 }
