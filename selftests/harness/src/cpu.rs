@@ -8,6 +8,7 @@ use std::mem;
 
 use anyhow::{Result, bail};
 
+use crate::kernel;
 use crate::ktap::Skip;
 use crate::oracle::event;
 
@@ -47,7 +48,7 @@ pub fn thread_id() -> libc::pid_t {
 }
 
 /// No ordinary task preempts the calling thread until this is dropped, so that a
-/// vCPU has its CPU to itself but for interrupts.
+/// vCPU has its CPU to itself but for interrupts, and for timers in a PREEMPT_RT kernel.
 #[must_use]
 pub struct Alone;
 
@@ -59,21 +60,29 @@ impl Alone {
     /// Those of [`pin`], and `EPERM` without root's privileges.
     pub fn on(cpu: usize) -> io::Result<Self> {
         pin(cpu)?;
-        set_scheduler(libc::SCHED_FIFO, 1)?;
+        if kernel::is_realtime()? {
+            // Its priority is 1: a signal at some time would wait for this thread to sleep.
+            set_scheduler(
+                kernel::thread(&format!("ktimers/{cpu}"))?,
+                libc::SCHED_FIFO,
+                2,
+            )?;
+        }
+        set_scheduler(0, libc::SCHED_FIFO, 1)?;
         Ok(Alone)
     }
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        set_scheduler(libc::SCHED_OTHER, 0).expect("anybody may give up privileges");
+        set_scheduler(0, libc::SCHED_OTHER, 0).expect("anybody may give up privileges");
     }
 }
 
-fn set_scheduler(policy: i32, sched_priority: i32) -> io::Result<()> {
+fn set_scheduler(thread: libc::pid_t, policy: i32, sched_priority: i32) -> io::Result<()> {
     let param = libc::sched_param { sched_priority };
     // SAFETY: The call only reads `param`.
-    let ret = unsafe { libc::sched_setscheduler(0, policy, &param) };
+    let ret = unsafe { libc::sched_setscheduler(thread, policy, &param) };
     if ret == 0 {
         Ok(())
     } else {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +38,14 @@ pub fn cost(ticks: u64) -> u64 {
     } else {
         ticks
     }
+}
+
+/// Whether this is a PREEMPT_RT kernel, most of whose interrupts are threads.
+pub fn is_realtime() -> io::Result<bool> {
+    let version = fs::read_to_string("/proc/version")?;
+    Ok(["PREEMPT_RT", "PREEMPT_{RT"]
+        .iter()
+        .any(|rt| version.contains(rt)))
 }
 
 /// Fails if the kernel has warned since it booted.
@@ -112,22 +120,30 @@ fn clock(call: ClockCall, clock: libc::clockid_t) -> i64 {
 /// Returns when all of the kernel's log is on the serial console. The thread that puts it
 /// there keeps interrupts disabled for milliseconds, and ticks and IPIs from its CPU.
 pub fn wait_for_console() -> Result<()> {
-    let printer = process("pr/ttyS0")?;
-    while fs::read_to_string(printer.join("stat"))?.contains(") R ") {
+    let stat = format!("/proc/{}/stat", thread("pr/ttyS0")?);
+    while fs::read_to_string(&stat)?.contains(") R ") {
         thread::sleep(Duration::from_millis(4));
     }
     Ok(())
 }
 
-/// The directory in /proc of the process with this name.
-fn process(name: &str) -> Result<PathBuf> {
+/// The number of the kernel's thread with this name.
+///
+/// # Errors
+///
+/// `NotFound` if there is none.
+pub fn thread(name: &str) -> io::Result<libc::pid_t> {
     for entry in fs::read_dir("/proc")? {
-        let path = entry?.path();
-        if fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
-            return Ok(path);
+        let number = entry?.file_name();
+        let Some(number) = number.to_str().and_then(|number| number.parse().ok()) else {
+            continue;
+        };
+        let comm = fs::read_to_string(format!("/proc/{number}/comm"));
+        if comm.is_ok_and(|comm| comm.trim_end() == name) {
+            return Ok(number);
         }
     }
-    bail!("there is no process {name}")
+    Err(io::Error::new(io::ErrorKind::NotFound, name))
 }
 
 /// The kernel's log, as much of it as is still there.
