@@ -90,7 +90,7 @@ impl Group {
     }
 
     /// Stops for good. Returns all samples in order.
-    pub fn stop(self) -> Result<Vec<Sample>> {
+    pub fn stop(&self) -> Result<Vec<Sample>> {
         self.control(PERF_EVENT_IOC_DISABLE)?;
         // SAFETY: Both pages are mapped, and nobody writes to them any more.
         let (head, data) = unsafe {
