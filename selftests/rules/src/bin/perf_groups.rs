@@ -26,7 +26,7 @@ const CPU: usize = 0;
 /// APERF has no fraction of a tick that a switch would have to round: see the `drift` test
 /// for what that adds up to.
 const RATIO: u64 = 2 * RATIO_ONE;
-const RUNS: usize = 4000;
+const RUNS: usize = 5000;
 const SKEW: u64 = 50;
 
 /// What a guest takes between exits, in ticks.
