@@ -32,4 +32,4 @@ mutant module-not-pinned arch/x86/kernel/cpu/aperfmperf_hooks.c \
 	intel-1:unload_busy
 mutant readers-stay-after-unload arch/x86/kernel/cpu/aperfmperf_hooks.c \
 	's/static_branch_disable(&aperfmperf_hooked);//' \
-	intel-1:clean_exit
+	intel-2:clean_exit
