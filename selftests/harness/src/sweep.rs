@@ -3,6 +3,7 @@
 //! Sweeps: the same piece of code again and again, with an event at another of its
 //! instruction boundaries each time. See [`oracle::sweep`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 
@@ -25,21 +26,42 @@ pub mod measure {
     pub const GUEST_APERF: usize = 10;
 }
 
+/// The functions of the module under test: where each begins, and its name.
+fn functions() -> Result<BTreeMap<u64, String>> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    let owner = format!("[{}]", module::NAME.to_str()?);
+    let functions: BTreeMap<u64, String> = symbols
+        .lines()
+        .filter(|line| line.ends_with(&owner))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[1].eq_ignore_ascii_case("t"))
+        .filter_map(|fields| Some((u64::from_str_radix(fields[0], 16).ok()?, fields[2].into())))
+        .collect();
+    ensure!(!functions.is_empty(), "the module has no symbols");
+    Ok(functions)
+}
+
 /// Where the code of the module under test is.
 pub fn module_text() -> Result<Range<u64>> {
     const PAGE: u64 = 4096;
-    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
-    let owner = format!("[{}]", module::NAME.to_str()?);
-    let addresses: Vec<u64> = symbols
-        .lines()
-        .filter(|line| line.ends_with(&owner))
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields[1].eq_ignore_ascii_case("t"))
-        .filter_map(|fields| u64::from_str_radix(fields[0], 16).ok())
-        .collect();
-    let first = addresses.iter().min().context("the module's symbols")?;
-    let last = addresses.iter().max().unwrap();
+    let functions = functions()?;
+    let (first, _) = functions.first_key_value().context("no function")?;
+    let (last, _) = functions.last_key_value().context("no function")?;
     Ok(first & !(PAGE - 1)..(last | (PAGE - 1)) + 1)
+}
+
+/// Where the module's function is whose name contains `part`. Its type is in front of it,
+/// under a name of its own, and no code.
+pub fn function(part: &str) -> Result<Range<u64>> {
+    let functions = functions()?;
+    let mut from = functions
+        .iter()
+        .skip_while(|(_, name)| name.starts_with("__cfi") || !name.contains(part));
+    let (begin, _) = from.next().with_context(|| format!("no function {part}"))?;
+    let (end, _) = from
+        .next()
+        .with_context(|| format!("nothing after {part}"))?;
+    Ok(*begin..*end)
 }
 
 /// What comes, and at which boundaries.

@@ -1,35 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Rule user-isolation across kexec: the kernel that is started finds the host pair on
-//! the CPU that starts it, although a guest had that CPU until then.
+//! the CPU that starts it, although a guest had that CPU until then, and has it once more
+//! after the module's hook has put the host pair back.
 //!
-//! The first half runs in the host: a guest with values far from the host's spins on
-//! CPU 0, and a task on CPU 1 has the kernel started, which moves it to CPU 0. The second
-//! half is the first process of that kernel, and asks the oracle. The run ends there;
-//! so it has a machine of its own, and scripts/boot.sh must be asked for this test.
+//! The first half runs in the host: a guest with values far from the host's sleeps and
+//! wakes on CPU 0, and a task on CPU 1 has the kernel started, which moves it to CPU 0. The
+//! module's hook stalls there at each of its instructions, for longer than the guest
+//! sleeps. The second half is the first process of that kernel, and asks the oracle. The
+//! run ends there; so it has a machine of its own, and scripts/boot.sh must be asked for
+//! this test.
 //!
 //! Bound: one switch.
 
 use std::fs;
+use std::ops::Range;
 use std::process::{self, ExitCode};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::ktap::Skip;
 use harness::module::Module;
-use harness::{ONE_SWITCH, cpu, guest_code, kexec, ktap, note, oracle};
+use harness::oracle::{Event, From};
+use harness::{ONE_SWITCH, cpu, guest_code, kexec, ktap, oracle, sweep};
 
 /// What the guest sets its pair to.
 const FAR: u64 = 1 << 60;
 
 guest_code! {
-    write_and_spin:
+    /// Sleeps for 100 ms again and again: for longer than the kernel takes from the
+    /// module's hook to its end, as the guest's next run would fail, and the return to user
+    /// space restore the host pair.
+    write_and_sleep:
+        "cli"
+        "timer_one_shot"
         "far"
+        "mov r14, 100000000"
         "2:"
+        "sleep r14"
         "jmp 2b"
+}
+
+/// 110 ms: the guest has to wake.
+const STALL_TICKS: u32 = 22_000_000;
+
+/// More than the instructions of the hook.
+const STALLS: u16 = 1000;
+
+/// Runs the guest on CPU 0, in front of ordinary tasks, with stalls in the module's hook there.
+fn run_guest(hook: Range<u64>) -> Result<()> {
+    let _alone = Alone::on(0)?;
+    oracle::within(hook);
+    oracle::inject(Event::Stall { ticks: STALL_TICKS }, STALLS, From::Now, 0);
+    let guest = Guest::with_irqchip(write_and_sleep())?;
+    guest.vcpu(0)?.resume()
 }
 
 /// The result goes on in the other kernel, which is the same program.
@@ -42,23 +69,16 @@ fn start_kernel() -> Result<()> {
     let _module = Module::loaded()?;
     kexec::load(&fs::read("/proc/self/exe")?)?;
 
-    thread::spawn(|| -> Result<()> {
-        cpu::pin(0)?;
-        let guest = Guest::new(write_and_spin())?;
-        guest.vcpu(0)?.resume()
-    });
-    // An ordinary task would let the vCPU run on when KVM has turned virtualization off.
-    // Then VM entry fails, and the return to user space restores the host pair.
-    let _alone = Alone::on(1)?;
-    // Also for what was printed so far to get out of this kernel.
+    let hook = sweep::function("syscore8shutdown")?;
+    thread::spawn(|| run_guest(hook));
+    cpu::pin(1)?;
+    // What was printed so far gets out of this kernel.
     thread::sleep(Duration::from_millis(200));
-    let truth = oracle::truth(0);
-    note!(
-        "CPU 0 has {}, its host pair is {}",
-        truth.hardware,
-        truth.host
-    );
-    ensure!(truth.hardware.mperf >= FAR, "the guest does not run");
+    let deadline = Instant::now() + Duration::from_secs(1);
+    // Who reads what was printed may have returned to user space on CPU 0 since it last woke.
+    while oracle::truth(0).hardware.mperf < FAR {
+        ensure!(Instant::now() < deadline, "the guest does not run");
+    }
     bail!("kexec: {}", kexec::start())
 }
 
