@@ -20,13 +20,13 @@ mutant device-reads-raw arch/x86/lib/msr-smp.c \
 	intel-2:host_continuity
 mutant device-reads-registers-raw arch/x86/lib/msr-smp.c \
 	'/^static void __rdmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
-	intel-1:host_readers
+	intel-2:host_readers
 mutant device-writes-raw arch/x86/lib/msr-smp.c \
 	'/^static void __wrmsr_safe_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
-	intel-1:host_writes
+	intel-2:host_writes
 mutant device-writes-registers-raw arch/x86/lib/msr-smp.c \
 	'/^static void __wrmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
-	intel-1:host_writes
+	intel-2:host_writes
 mutant module-not-pinned arch/x86/kernel/cpu/aperfmperf_hooks.c \
 	's/if (!aperfmperf_ops || !try_module_get(aperfmperf_ops->owner))/if (!aperfmperf_ops)/' \
 	intel-1:unload_busy
