@@ -34,7 +34,8 @@ const VALUES: [u64; 3] = [77, 1 << 50, 1 << 61];
 const SPIN_TICKS: u64 = 10_000;
 
 /// How long the guest looks after itself, in ticks: 12 writes, each after a tick
-/// of the kernel's clock, 250 of which are in a second.
+/// of the kernel's clock, 250 of which are in a second; where the kernel takes longer, in
+/// proportion.
 const GUEST_TICKS: u64 = 15_000_000;
 
 guest_code! {
@@ -182,7 +183,7 @@ fn beside_guest(writer_cpu: usize, sleep: u64) -> Result<()> {
     let guest = Guest::with_irqchip(watch_itself())?;
     let mut vcpu = guest.vcpu(0)?;
     let regs = kvm_regs {
-        rdi: GUEST_TICKS,
+        rdi: kernel::cost(GUEST_TICKS),
         rsi: sleep,
         ..vcpu.regs()?
     };

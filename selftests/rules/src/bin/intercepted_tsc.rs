@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::ktap::Skip;
@@ -24,7 +24,7 @@ use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::sample::{Distance, Sample, Sampler};
 use harness::signal::Kick;
 use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
-use kvm_bindings::KVM_CAP_VM_TSC_CONTROL;
+use kvm_bindings::{KVM_CAP_VM_TSC_CONTROL, kvm_regs};
 use kvm_ioctls::{Cap, Kvm};
 
 /// `_IO(KVMIO, 0xa2)`: for a VM, it takes effect for vCPUs to come.
@@ -237,10 +237,10 @@ fn scaled_by_l1() -> Result<()> {
 }
 
 guest_code! {
-    /// Counts event RDI in a sample, after a thousand looks at the pair.
+    /// Counts event RDI in a sample, after RBP looks at the pair.
     look_often:
         "2:"
-        "mov rsi, 1000"
+        "mov rsi, rbp"
         "3:"
         "rdpair r8, r9"
         "dec rsi"
@@ -257,7 +257,13 @@ fn many_reads() -> Result<()> {
     let _alone = Alone::on(0)?;
     let guest = Guest::new(look_often())?;
     let mut vcpu = guest.vcpu(0)?;
-    vcpu.set_argument(cpu::exits().rdmsr)?;
+    // In as much time in each kernel: others run in the meantime.
+    let regs = kvm_regs {
+        rdi: cpu::exits().rdmsr,
+        rbp: 8000 / kernel::cost(8),
+        ..vcpu.regs()?
+    };
+    vcpu.fd().set_regs(&regs).context("KVM_SET_REGS")?;
     vcpu.fd().set_tsc_khz(123_457)?;
 
     let mut last = Sample::take(&mut vcpu)?;
