@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Get what an operator uses from Debian 13, whatever runs here: QEMU, turbostat,
-# cpupower, perf, rdmsr. Pack them with all the shared libraries that they need,
-# and nothing else, into an initramfs that the emulated host can have beside its
-# own, with one like it for guests, and make build/tools a link to its directory.
-# There is a directory with perf alone, too.
+# Get what an operator uses from Debian 13, whatever runs here: QEMU, cpupower, perf,
+# rdmsr; and turbostat from the kernel's own source. Pack them with all the shared
+# libraries that they need, and nothing else, into an initramfs that the emulated host
+# can have beside its own, with one like it for guests, and make build/tools a link to
+# its directory. There is a directory with perf alone, too.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
 . "$(dirname "$0")/lib/step.sh"
@@ -19,6 +19,7 @@ PROGRAMS=("${GUEST_PROGRAMS[@]}" usr/sbin/wrmsr usr/bin/perf usr/bin/qemu-system
 FIRMWARE=(usr/share/seabios/bios-microvm.bin usr/share/qemu/linuxboot_dma.bin)
 LIBRARIES=usr/lib/x86_64-linux-gnu
 LOADER=lib64/ld-linux-x86-64.so.2
+KERNEL=$(readlink "$BUILD/kernel")
 
 # $1: directory. The packages and all that they depend on, as on an empty machine.
 download() {
@@ -70,12 +71,20 @@ install_programs() {
 	install -D -m 755 "$from/usr/$LOADER" "$to/$LOADER"
 }
 
+# $1: where to install it, in place of Debian's. Static: it has libraries of this machine.
+build_turbostat() {
+	mkdir "$1/turbostat"
+	make -C "$KERNEL/tools/power/x86/turbostat" O="$1/turbostat" LDFLAGS=-static turbostat
+	install --strip "$1/turbostat/turbostat" "$1/usr/sbin/turbostat"
+}
+
 # $1: directory to fill.
 fill() {
 	local file
 
 	download "$1/packages"
 	unpack "$1/packages" "$1/all"
+	build_turbostat "$1/all"
 	install_programs "$1/all" "$1/guest" "${GUEST_PROGRAMS[@]}"
 	install_programs "$1/all" "$1/host" "${PROGRAMS[@]}"
 	install_programs "$1/all" "$1/perf" usr/bin/perf
@@ -90,7 +99,7 @@ fill() {
 }
 
 get() {
-	step fetch-tools "get QEMU and host tools from Debian" fill "$1"
+	step fetch-tools "get QEMU and host tools from Debian, compile turbostat" fill "$1"
 }
 
-cached tools "$(hash_of "$0" "$ROOT/scripts/lib/pack.sh")" get
+cached tools "$(hash_of "$(basename "$KERNEL")" "$(gcc --version)" "$0" "$ROOT/scripts/lib/pack.sh")" get

@@ -15,8 +15,8 @@ COMMON=(
 	"clang-$LLVM_VERSION" "lld-$LLVM_VERSION" "llvm-$LLVM_VERSION" "libclang1-$LLVM_VERSION"
 	# the emulated machine's disc and firmware
 	acpica-tools bochsbios vgabios busybox-static grub-common grub-pc-bin mtools xorriso
-	# QEMU
-	libglib2.0-dev libfdt-dev ninja-build
+	# QEMU, turbostat
+	libglib2.0-dev libfdt-dev ninja-build libcap-dev
 	# documentation, charts and lint
 	python3-venv gnuplot-nox shellcheck
 )
