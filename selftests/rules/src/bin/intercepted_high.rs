@@ -12,6 +12,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use harness::cpu::Alone;
 use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
@@ -203,10 +204,12 @@ fn set_by_user_space() -> Result<()> {
 /// the last one to exit.
 fn overflow() -> Result<()> {
     let (_module, _ratio, guest) = prepare()?;
-    // Not before both counters are written.
+    // Not before both counters are written, between which the host's tick may not come.
+    let alone = Alone::on(0)?;
     let near = u64::MAX - kernel::cost(BURN / 2);
     let mut vcpu = guest.vcpu(0)?;
     for pair in [pair(near, 1 << 40), pair(1 << 40, near), pair(near, near)] {
+        kernel::wait_for_tick(&alone);
         let found = run(&mut vcpu, Some(pair))?;
         note!("from {pair}: {}, TSC {}", found.pair, found.elapsed);
         ensure!(found.pair.aperf <= found.elapsed, "APERF did not restart");
