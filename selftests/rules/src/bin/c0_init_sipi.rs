@@ -216,8 +216,8 @@ fn advance_in_kvm_run() -> Result<Pair> {
 }
 
 fn wait_in_kvm_run() -> Result<()> {
-    // Now and then an allocation takes milliseconds more, where KASAN has freed memory to
-    // give back: one of several starts is without.
+    // With KASAN one start took milliseconds more in a run of all tests, perhaps as freed
+    // memory was given back: one of several starts is without.
     let mut shortest = u64::MAX;
     for _ in 0..kernel::cost(1) {
         let advance = advance_in_kvm_run()?;
