@@ -20,7 +20,7 @@ use crate::{
 /// The operations on CPUs and vCPUs, as `asm/aperfmperf.h` specifies them.
 ///
 /// Those that are given a CPU run there, with IRQs disabled. None of them may sleep, allocate, lock
-/// or print, but [`Backend::online`], which may print.
+/// or print.
 pub trait Backend: Sized + 'static {
     /// State of a CPU.
     type Cpu: Sync + 'static;
@@ -28,15 +28,21 @@ pub trait Backend: Sized + 'static {
     /// State of a vCPU.
     type Vcpu: Send;
 
+    /// What a CPU is good for.
+    type Calibration;
+
     /// The states of all CPUs.
     fn cpus() -> &'static PerCpu<CpuSlot<Self>>;
 
-    /// This CPU begins to be used.
+    /// This CPU begins to be used: measures it. No guest value is in the MSRs.
+    fn calibrate(here: &ThisCpu<'_, Self>) -> Self::Calibration;
+
+    /// This CPU is what `calibration` says. Process context, on that CPU, IRQs enabled; may print.
     ///
     /// # Errors
     ///
     /// The CPU cannot be used; it does not come online, or the module does not load.
-    fn online(here: &ThisCpu<'_, Self>) -> Result;
+    fn online(calibration: Self::Calibration) -> Result;
 
     /// This CPU is no longer used: the MSRs must hold the host pair for good. A task that cannot
     /// migrate may run a vCPU here until the CPU is gone: [`Backend::put`] leaves the host pair.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What bindgen reads: the interfaces that the kernel crate's own bindings
- * lack. The allowlist is in Kbuild.
+ * lack. The allowlist is in bindgen_parameters.
  */
 
 #include <linux/syscore_ops.h>

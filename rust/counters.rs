@@ -33,7 +33,7 @@ impl Msr {
     }
 }
 
-/// A CPU feature that the counters need.
+/// What the counters need, and the host lacks.
 #[derive(Clone, Copy, Debug)]
 pub struct Missing(pub &'static str);
 
@@ -41,7 +41,7 @@ pub struct Missing(pub &'static str);
 ///
 /// # Invariants
 ///
-/// All CPUs have APERF and MPERF, and a TSC that always ticks, at one rate.
+/// All CPUs that are used have APERF and MPERF, and a TSC that always ticks, at one rate.
 #[derive(Clone, Copy)]
 pub struct Counters(());
 
@@ -50,21 +50,31 @@ impl Counters {
     ///
     /// # Errors
     ///
-    /// The name of a feature that is absent, as in /proc/cpuinfo.
+    /// The name of a feature that is absent, as in /proc/cpuinfo, or another reason.
     pub fn probe() -> Result<Self, Missing> {
+        Self::probe_this_cpu()?;
+        // SAFETY: Reads a variable.
+        if unsafe { bindings::check_tsc_unstable() } != 0 {
+            return Err(Missing("a stable TSC"));
+        }
+        // INVARIANT: Checked just now, and for a CPU that comes online then.
+        Ok(Self(()))
+    }
+
+    /// The same for the CPU that executes, as Linux brings CPUs up that lack what others have.
+    pub(crate) fn probe_this_cpu() -> Result<(), Missing> {
         for (feature, name) in [
             (bindings::X86_FEATURE_APERFMPERF, "aperfmperf"),
             (bindings::X86_FEATURE_CONSTANT_TSC, "constant_tsc"),
             (bindings::X86_FEATURE_NONSTOP_TSC, "nonstop_tsc"),
         ] {
-            // SAFETY: Reads a bit of the boot CPU's capabilities; `feature` is one of the
-            // kernel's own numbers, so within its array.
-            if !unsafe { bindings::kvm_aperfmperf_boot_cpu_has(feature) } {
+            // SAFETY: Reads a bit of a CPU's capabilities; `feature` is one of the kernel's own
+            // numbers, so within their array.
+            if !unsafe { bindings::kvm_aperfmperf_this_cpu_has(feature) } {
                 return Err(Missing(name));
             }
         }
-        // INVARIANT: Checked just now; Linux brings no CPU up that lacks what the boot CPU has.
-        Ok(Self(()))
+        Ok(())
     }
 
     /// # Safety
@@ -104,7 +114,15 @@ impl Counters {
         u64::from(high) << 32 | u64::from(low)
     }
 
-    /// WRMSR of `msr` on this CPU, in ticks.
+    /// WRMSR of `msr` on this CPU, in ticks; does nothing if the CPU refuses it. For a CPU that
+    /// nobody has written to yet: a hypervisor may let the counters be read only.
+    pub fn try_write(self, msr: Msr, value: u64) {
+        // SAFETY: As for `write`, and a #GP is caught.
+        unsafe { bindings::kvm_aperfmperf_wrmsrq_safe(msr.index(), value) };
+    }
+
+    /// WRMSR of `msr` on this CPU, in ticks. The CPU must take writes, see
+    /// [`Counters::try_write`].
     #[inline(always)]
     pub fn write(self, msr: Msr, value: u64) {
         // SAFETY: The MSR exists by the type invariant, takes any value, and changes nothing but

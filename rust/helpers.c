@@ -7,12 +7,19 @@
 #include <linux/suspend.h>
 
 #include <asm/cpufeature.h>
+#include <asm/msr.h>
+#include <asm/processor.h>
 
 #include "helpers.h"
 
-bool kvm_aperfmperf_boot_cpu_has(u32 feature)
+bool kvm_aperfmperf_this_cpu_has(u32 feature)
 {
-	return boot_cpu_has(feature);
+	return this_cpu_has(feature);
+}
+
+void kvm_aperfmperf_wrmsrq_safe(u32 msr, u64 value)
+{
+	wrmsrq_safe(msr, value);
 }
 
 int kvm_aperfmperf_register_pm_notifier(struct notifier_block *nb)

@@ -4,8 +4,11 @@
 
 #include <linux/types.h>
 
-/* boot_cpu_has() as a function. @feature: X86_FEATURE_*. */
-bool kvm_aperfmperf_boot_cpu_has(u32 feature);
+/* this_cpu_has() as a function. @feature: X86_FEATURE_*. */
+bool kvm_aperfmperf_this_cpu_has(u32 feature);
+
+/* wrmsrq_safe() as a function, for who looks at the MSR afterwards. */
+void kvm_aperfmperf_wrmsrq_safe(u32 msr, u64 value);
 
 struct notifier_block;
 

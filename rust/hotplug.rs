@@ -27,7 +27,8 @@ use crate::{
     counters::Counters, //
 };
 
-/// Has [`Backend::online`] called on each CPU, now or when it comes online, and
+/// Has [`Backend::calibrate`] and [`Backend::online`] called on each CPU, now or when it comes
+/// online, and
 /// [`Backend::offline`] when the CPU goes offline or this is dropped.
 ///
 /// # Invariants
@@ -80,10 +81,10 @@ impl<B: Backend> Drop for Hotplug<B> {
 /// Called by the hotplug core only, on the CPU in question, in process context.
 unsafe extern "C" fn online<B: Backend>(_cpu: c_uint) -> c_int {
     from_result(|| {
+        Counters::probe_this_cpu().map_err(|_| ENODEV)?;
         // SAFETY: `install` asks for the counters.
-        unsafe {
-            on_this_cpu::<B, _>(|here| B::online(here))?;
-        }
+        let calibration = unsafe { on_this_cpu::<B, _>(B::calibrate) };
+        B::online(calibration)?;
         Ok(0)
     })
 }

@@ -27,7 +27,7 @@ pub struct IrqsOff {
 impl IrqsOff {
     /// Disables IRQs. Guards nest; drop them in reverse order.
     #[inline(always)]
-    pub fn disable() -> Self {
+    pub(crate) fn disable() -> Self {
         let flags;
         // SAFETY: Saving RFLAGS and clearing IF is always allowed in the kernel, which has no red
         // zone.

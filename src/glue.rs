@@ -34,6 +34,7 @@ use crate::{
         VcpuStats, //
     },
     switch::{
+        Calibration,
         Counter,
         Cpu,
         Event,
@@ -150,6 +151,38 @@ impl Hardware for Native<'_> {
     fn write(&self, counter: Counter, value: u64) {
         self.counters.write(counter.into(), value)
     }
+
+    #[inline(always)]
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+}
+
+/// The same counters, before it is known whether they take writes.
+struct Trial<'a>(&'a Native<'a>);
+
+impl Hardware for Trial<'_> {
+    fn tsc(&self) -> u64 {
+        self.0.tsc()
+    }
+
+    fn read(&self, counter: Counter) -> u64 {
+        self.0.read(counter)
+    }
+
+    fn write(&self, counter: Counter, value: u64) {
+        self.0.counters.try_write(counter.into(), value)
+    }
+
+    fn relax(&self) {
+        self.0.relax();
+    }
+}
+
+impl Observer for Trial<'_> {
+    fn observe(&self, event: Event) {
+        self.0.observe(event);
+    }
 }
 
 impl Observer for Native<'_> {
@@ -225,15 +258,25 @@ fn keep_user_isolation(here: &Here<'_>) {
 impl Backend for Machine {
     type Cpu = HostCpu;
     type Vcpu = GuestCpu;
+    type Calibration = Calibration;
 
     fn cpus() -> &'static PerCpu<CpuSlot<Self>> {
         &CPUS
     }
 
-    fn online(here: &Here<'_>) -> Result {
+    fn calibrate(here: &Here<'_>) -> Calibration {
         here.state().leaving.store(false, Relaxed);
-        if on_host(here, |cpu, native| cpu.calibrate(native)) {
-            return Ok(());
+        on_host(here, |cpu, native| cpu.calibrate(native, &Trial(native)))
+    }
+
+    fn online(calibration: Calibration) -> Result {
+        match calibration {
+            Calibration::Steady => return Ok(()),
+            Calibration::Unsteady => {}
+            Calibration::ReadOnly => {
+                pr_err!("this CPU does not take writes to APERF and MPERF (a hypervisor's?)\n");
+                return Err(EOPNOTSUPP);
+            }
         }
         let known = PERMITS.closed();
         PERMITS.close().map_err(|vcpus| {

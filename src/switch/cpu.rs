@@ -188,7 +188,7 @@ impl Cpu {
         }
     }
 
-    fn write_host(&self, hw: &impl Hardware) -> Sample {
+    pub(super) fn write_host(&self, hw: &impl Hardware) -> Sample {
         self.exchange(hw, |_, host| Incoming {
             pair: host,
             aperf_advances: true,
@@ -202,6 +202,6 @@ impl Cpu {
 }
 
 /// The distance from zero of a difference modulo 2^64.
-fn magnitude(difference: u64) -> u64 {
+pub(super) fn magnitude(difference: u64) -> u64 {
     (difference as i64).unsigned_abs()
 }

@@ -136,8 +136,8 @@ impl Cpu {
                 vcpu.accrue(sample.tsc, 0);
                 self.set_state(State::Stale);
             }
-            // The host pair was restored under a running vCPU, as before a reboot: what is in the
-            // MSRs is not the guest's.
+            // Nobody restores the host pair under a running vCPU. Would somebody, what is in the
+            // MSRs would not be the guest's.
             Place::Msrs { .. } | Place::Away => vcpu.accrue(hw.tsc(), 0),
             Place::Metered { from } => {
                 self.meter(vcpu, from, self.host_sample(hw));

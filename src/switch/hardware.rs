@@ -28,6 +28,9 @@ pub(crate) trait Hardware: Observer {
 
     /// WRMSR of `counter`, in ticks.
     fn write(&self, counter: Counter, value: u64);
+
+    /// Lets some time pass, in C0.
+    fn relax(&self);
 }
 
 /// One value of each counter, always handled together. Ticks.
@@ -82,8 +85,8 @@ impl Pair {
 
 /// A [`Pair`] that an NMI may read while the code that it interrupted updates it.
 ///
-/// Only the CPU that owns it touches it, so no ordering is needed between the two halves: the
-/// busy mark of [`super::Cpu`] keeps a reader away from a half-updated pair.
+/// Only the CPU that owns it writes it and relies on it, so no ordering is needed between the two
+/// halves: the busy mark of [`super::Cpu`] keeps a reader away from a half-updated pair.
 pub(super) struct SharedPair {
     aperf: AtomicU64,
     mperf: AtomicU64,

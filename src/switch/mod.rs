@@ -49,6 +49,7 @@ mod tests;
 #[path = "../hosttest/properties/mod.rs"]
 mod properties;
 
+pub(crate) use calibration::Calibration;
 pub(crate) use cpu::{
     Cpu,
     State, //

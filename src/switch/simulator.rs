@@ -21,6 +21,9 @@ use super::{
 /// TSC ticks that one access takes.
 const COST: u64 = 7;
 
+/// TSC ticks that pass while the code under test has nothing to do.
+const RELAXATION: u64 = 1 << 12;
+
 /// How often a CPU's registers were accessed, by the instruction that does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Accesses {
@@ -225,5 +228,9 @@ impl Hardware for Simulator<'_> {
         self.run(self.write_takes.get());
         let written = value.wrapping_sub(self.truth().get(counter));
         self.written.set(self.written.get().with(counter, written));
+    }
+
+    fn relax(&self) {
+        self.run(RELAXATION);
     }
 }

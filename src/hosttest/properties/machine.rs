@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     super::{
+        calibration::Calibration,
         cpu::Cpu,
         event::{
             Event,
@@ -75,6 +76,10 @@ impl Hardware for Counters {
         interrupt::point();
         self.0.write(counter, value);
     }
+
+    fn relax(&self) {
+        self.0.relax();
+    }
 }
 
 /// One CPU, and what is expected of its host pair.
@@ -90,7 +95,7 @@ impl Processor {
         sim.tsc_behind(skew);
         let counters = Counters(Rc::new(sim));
         let cpu = Rc::new(Cpu::new());
-        assert!(cpu.calibrate(&counters));
+        assert_eq!(cpu.calibrate(&counters, &counters), Calibration::Steady);
         Self {
             cpu,
             counters,

@@ -4,6 +4,7 @@
 
 use super::{
     super::{
+        calibration::Calibration,
         cpu::{
             Cpu,
             State, //
@@ -115,12 +116,13 @@ impl World {
             Step::Offline { cpu } => {
                 self.leave_to_user(cpu, Cpu::leave)?;
                 self.machine.uninterrupted(cpu);
-                let online = self.on_cpu(cpu, Cpu::calibrate)?;
-                assert!(online);
+                let found = self.on_cpu(cpu, |cpu, hw| cpu.calibrate(hw, hw))?;
+                assert_eq!(found, Calibration::Steady);
             }
             Step::Suspend { cpu } => {
                 self.leave_to_user(cpu, Cpu::restore)?;
                 self.machine.processors[cpu].reset();
+                self.on_cpu(cpu, Cpu::resume)?;
             }
             Step::HostWrite {
                 cpu,

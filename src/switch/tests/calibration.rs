@@ -6,6 +6,7 @@
 mod rules {
     use super::super::{
         super::{
+            calibration::Calibration,
             cpu::Cpu,
             event::{
                 Event,
@@ -30,29 +31,65 @@ mod rules {
     /// TSC ticks that an SMI takes.
     const STALL: u64 = 1_000_000;
 
+    /// A CPU that is not fit for guest values.
+    struct Unfit<'a> {
+        sim: Simulator<'a>,
+        /// MPERF ticks per 1024 of the TSC's.
+        mperf: u64,
+        /// A counter that takes no writes.
+        read_only: Option<Counter>,
+    }
+
+    impl Observer for Unfit<'_> {
+        fn observe(&self, event: Event) {
+            self.sim.observe(event)
+        }
+    }
+
+    impl Hardware for Unfit<'_> {
+        fn tsc(&self) -> u64 {
+            self.sim.tsc()
+        }
+        fn read(&self, counter: Counter) -> u64 {
+            let value = self.sim.read(counter);
+            match counter {
+                Aperf => value,
+                Mperf => value.wrapping_mul(self.mperf) / 1024,
+            }
+        }
+        fn write(&self, counter: Counter, value: u64) {
+            if self.read_only != Some(counter) {
+                self.sim.write(counter, value)
+            }
+        }
+        fn relax(&self) {
+            self.sim.relax();
+        }
+    }
+
+    fn found(mperf: u64, read_only: Option<Counter>) -> (Calibration, u64) {
+        let hw = Unfit {
+            sim: Simulator::new(700),
+            mperf,
+            read_only,
+        };
+        let found = Cpu::new().calibrate(&hw, &hw);
+        (found, hw.sim.accesses().wrmsr)
+    }
+
     #[test]
     fn calibration_accepts_mperf_at_tsc_rate_only() {
-        let (sim, cpu) = (Simulator::new(700), Cpu::new());
-        assert!(calibrated(&sim, &cpu));
+        assert_eq!(found(1024, None).0, Calibration::Steady);
+        for mperf in [512, 1023, 1025] {
+            assert_eq!(found(mperf, None), (Calibration::Unsteady, 0));
+        }
+    }
 
-        struct Halved<'a>(Simulator<'a>);
-        impl Observer for Halved<'_> {
-            fn observe(&self, event: Event) {
-                self.0.observe(event)
-            }
+    #[test]
+    fn calibration_notices_that_writes_are_lost() {
+        for counter in [Aperf, Mperf] {
+            assert_eq!(found(1024, Some(counter)).0, Calibration::ReadOnly);
         }
-        impl Hardware for Halved<'_> {
-            fn tsc(&self) -> u64 {
-                self.0.tsc()
-            }
-            fn read(&self, counter: Counter) -> u64 {
-                self.0.read(counter) / 2
-            }
-            fn write(&self, counter: Counter, value: u64) {
-                self.0.write(counter, value)
-            }
-        }
-        assert!(!Cpu::new().calibrate(&Halved(Simulator::new(700))));
     }
 
     #[test]

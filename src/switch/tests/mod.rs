@@ -14,6 +14,7 @@ mod permit;
 mod sleep;
 
 use super::{
+    calibration::Calibration,
     cpu::Cpu,
     hardware::{
         Counter::{
@@ -39,7 +40,7 @@ static PERMITS: Permits = Permits::new();
 
 /// Calibrates `cpu`. Returns whether guest values may be loaded there.
 fn calibrated(sim: &Simulator<'_>, cpu: &Cpu) -> bool {
-    cpu.calibrate(sim)
+    cpu.calibrate(sim, sim) == Calibration::Steady
 }
 
 /// A vCPU that is ready to run.
