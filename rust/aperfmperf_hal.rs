@@ -38,7 +38,10 @@ pub use counters::{
     Msr, //
 };
 pub use grant::Grant;
-pub use hooks::Hooks;
+pub use hooks::{
+    Hooks,
+    Prepared, //
+};
 pub use hotplug::Hotplug;
 pub use irq::IrqsOff;
 pub use per_cpu::{

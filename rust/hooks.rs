@@ -34,41 +34,46 @@ use crate::{
     vcpu, //
 };
 
+/// A backend that is ready to be registered: no memory is needed for that any more.
+pub struct Prepared<B: Backend> {
+    ops: KBox<bindings::aperfmperf_ops>,
+    directory: KBox<Directory>,
+    _backend: PhantomData<B>,
+}
+
 /// A registered backend.
 ///
 /// # Invariants
 ///
-/// `ops` is registered and [`DIRECTORY`] is `directory`; both stay where they are until they are
-/// not.
+/// The table is registered and [`DIRECTORY`] is the directory; both stay where they are until they
+/// are not.
 #[must_use = "the backend is unregistered when this is dropped"]
 pub struct Hooks<B: Backend> {
-    _ops: KBox<bindings::aperfmperf_ops>,
-    _directory: KBox<Directory>,
-    _backend: PhantomData<B>,
+    _registered: Prepared<B>,
 }
 
 /// Where vCPUs show themselves: the kernel tells [`vcpu_create`] nothing. Null if not registered.
 static DIRECTORY: AtomicPtr<Directory> = AtomicPtr::new(null_mut());
 
-// SAFETY: The table is never written, and unregistered from any task.
-unsafe impl<B: Backend> Send for Hooks<B> {}
+// SAFETY: The table is never written, and registered and unregistered from any task.
+unsafe impl<B: Backend> Send for Prepared<B> {}
 
 // SAFETY: As for `Send`; a shared reference gives access to nothing.
-unsafe impl<B: Backend> Sync for Hooks<B> {}
+unsafe impl<B: Backend> Sync for Prepared<B> {}
 
-impl<B: Backend> Hooks<B> {
-    /// Registers the backend. Each vCPU then pins `module`, so that it outlives them, and has a
-    /// file in `directory`.
+impl<B: Backend> Prepared<B> {
+    /// Prepares for vCPUs each of which pins `module`, so that it outlives them, and has a file in
+    /// `directory`.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what aperfmperf_register() says.
-    pub fn register(
+    /// `ENOMEM`.
+    pub fn new(
         _counters: Counters,
         module: &'static ThisModule,
         directory: &Directory,
     ) -> Result<Self> {
-        let mut directory = KBox::new(directory.clone(), GFP_KERNEL)?;
+        let directory = KBox::new(directory.clone(), GFP_KERNEL)?;
         let ops = KBox::new(
             bindings::aperfmperf_ops {
                 owner: module.as_ptr(),
@@ -80,19 +85,28 @@ impl<B: Backend> Hooks<B> {
             },
             GFP_KERNEL,
         )?;
-        DIRECTORY
-            .compare_exchange(null_mut(), &raw mut *directory, Relaxed, Relaxed)
-            .map_err(|_| EBUSY)?;
-        // SAFETY: The table lives on the heap until it is unregistered in `drop`, and its
-        // functions keep the contracts that the header states.
-        to_result(unsafe { bindings::aperfmperf_register(&raw const *ops) })
-            .inspect_err(|_| DIRECTORY.store(null_mut(), Relaxed))?;
-        // INVARIANT: Just registered.
         Ok(Self {
-            _ops: ops,
-            _directory: directory,
+            ops,
+            directory,
             _backend: PhantomData,
         })
+    }
+
+    /// Registers the backend.
+    ///
+    /// # Errors
+    ///
+    /// What aperfmperf_register() says: `EBUSY` if another one is registered.
+    pub fn register(mut self) -> Result<Hooks<B>> {
+        DIRECTORY
+            .compare_exchange(null_mut(), &raw mut *self.directory, Relaxed, Relaxed)
+            .map_err(|_| EBUSY)?;
+        // SAFETY: The table lives on the heap until it is unregistered when `Hooks` is dropped, and
+        // its functions keep the contracts that the header states.
+        to_result(unsafe { bindings::aperfmperf_register(&raw const *self.ops) })
+            .inspect_err(|_| DIRECTORY.store(null_mut(), Relaxed))?;
+        // INVARIANT: Just registered.
+        Ok(Hooks { _registered: self })
     }
 }
 

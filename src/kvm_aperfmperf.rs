@@ -26,6 +26,7 @@ use aperfmperf_hal::{
     Grant,
     Hooks,
     Hotplug,
+    Prepared,
     SleepNotifier,
     Syscore, //
 };
@@ -63,21 +64,23 @@ struct AperfMperf {
 impl kernel::Module for AperfMperf {
     /// The last step that can fail is the one that lets vCPUs be created, so that no guest value
     /// has been in the MSRs when the steps before it are undone. Each undoes itself when dropped.
+    /// Files come late: one that is open does not keep the code of a module that fails to load.
     fn init(module: &'static ThisModule) -> Result<Self> {
         let counters = Counters::probe().map_err(|missing| {
             pr_err!(
-                "the CPU lacks {}: not supported here (under a hypervisor, let it pass through)\n",
+                "the host lacks {}: not supported here (under a hypervisor, let it pass through)\n",
                 missing.0
             );
             ENODEV
         })?;
         let directory = Directory::create(c"kvm_aperfmperf")?;
-        let files = CpuFile::create_all(&directory)?;
+        let hooks = Prepared::new(counters, module, &directory)?;
         let hotplug = Hotplug::install(counters)?;
         let sleep = SleepNotifier::register()?;
         let syscore = Syscore::register(counters)?;
+        let files = CpuFile::create_all(&directory)?;
         let grant = grant::offer()?;
-        let hooks = Hooks::register(counters, module, &directory).inspect_err(|error| {
+        let hooks = hooks.register().inspect_err(|error| {
             if *error == EBUSY {
                 pr_err!("another module has taken the counters\n");
             }
