@@ -218,6 +218,15 @@ mutant offline-leaves-notifier rust/hotplug.rs \
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
+mutant sleep-begins-untold rust/sleep.rs \
+	's/=> B::sleep_begins(),/=> (),/' \
+	intel-1:suspend
+mutant sleep-ends-untold rust/sleep.rs \
+	's/B::sleep_ends()/()/' \
+	intel-1:suspend
+mutant sleep-not-forgotten-by-load src/glue.rs \
+	'/fn load/,/^    }/s/cpu\.forget_sleep(native, vcpu, &SLEEPS);//' \
+	intel-1:suspend
 mutant shutdown-not-told rust/syscore.rs \
 	's/shutdown: Some(.*),/shutdown: None,/' \
 	amd-2:kexec intel-2:kexec

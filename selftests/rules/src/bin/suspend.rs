@@ -8,7 +8,9 @@
 //!
 //! Bounds: the host pair is right but for one switch. The guest's pair does not go
 //! back, and advances by no more than its TSC and one switch. Over the sleep, it
-//! advances by what the guest and the system calls around it take.
+//! advances by what the guest and the system calls around it take. Afterwards its MPERF
+//! keeps to the TSC within one switch, also while the vCPU does not run: a sleep of whose
+//! end nobody told would go on to be forgotten.
 
 use std::fs;
 use std::process::ExitCode;
@@ -24,7 +26,7 @@ use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::sample::{Sample, Sampler};
+use harness::sample::{Distance, Sample, Sampler};
 use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle, rules};
 
 const STATE: &str = "/sys/power/state";
@@ -95,6 +97,22 @@ fn watch(vcpu: &mut Vcpu, begun: &Barrier, stop: &AtomicBool) -> Result<Sleep> {
     Ok(longest)
 }
 
+/// How often the guest looks when the sleep is over.
+const LOOKS: usize = 20;
+
+/// Fails if the time between two KVM_RUNs is not in the guest's MPERF.
+fn expect_awake(sampler: &mut Sampler) -> Result<()> {
+    let mut distance = Distance::of(&sampler.take()?);
+    for _ in 1..LOOKS {
+        thread::sleep(MOMENT);
+        distance.narrow(&sampler.take()?);
+    }
+    let error = distance.error();
+    note!("awake, MPERF strays from the TSC by {error} ticks");
+    ensure!(error <= ONE_SWITCH, "the sleep has no end");
+    Ok(())
+}
+
 fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
     let machine = oracle::require()?;
     require(STATE, state)?;
@@ -130,6 +148,7 @@ fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
         advance.aperf.max(advance.mperf) <= RUN_BOUND,
         "the sleep is in the guest's pair"
     );
+    expect_awake(&mut sampler)?;
     for cpu in 0..cpu::online() {
         let error = MsrDevice::open(cpu)?.error(Way::Offset)?;
         note!("host pair of CPU {cpu} is off by {error} ticks");
