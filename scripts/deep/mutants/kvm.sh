@@ -32,6 +32,9 @@ mutant bit-offered-without-module arch/x86/kvm/cpuid.c \
 mutant mp-state-not-told arch/x86/kvm/x86.h \
 	's/kvm_aperfmperf_set_c0(vcpu, mp_state == .*);/;/' \
 	intel-1:guest_halt
+mutant reset-hold-ends-untold arch/x86/kvm/x86.c \
+	'/^static inline int vcpu_block/,/^}/s/kvm_set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE);/if (vcpu->arch.mp_state == KVM_MP_STATE_AP_RESET_HOLD) vcpu->arch.mp_state = KVM_MP_STATE_RUNNABLE; else &/' \
+	intel-1:c0_mp_state
 mutant kick-not-told arch/x86/kvm/x86.h \
 	's/if (vcpu->arch\.mp_state != mp_state)/if (vcpu->arch.mp_state != mp_state \&\& !vcpu->arch.pv.pv_unhalted)/' \
 	intel-1:c0_wake

@@ -8,18 +8,22 @@
 //! between what the TSC advanced inside and around the two system calls.
 //!
 //! KVM puts vCPUs of SEV-ES guests into AP_RESET_HOLD by itself, at their
-//! request. No emulated CPU has SEV-ES; here the state comes from user space.
+//! request, and has an interrupt end that inside KVM_RUN. No emulated CPU has SEV-ES; here
+//! the state comes from user space. What is C0 of that KVM_RUN is the way into the guest,
+//! fewer than 15,000 instructions at up to 4 ticks.
 
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::guest::{Guest, Vcpu};
 use harness::module::Module;
 use harness::watch::watch;
-use harness::{Pair, cpu, guest_code, ktap, note};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::{
     KVM_MP_STATE_AP_RESET_HOLD, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
-    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED, kvm_msi,
 };
 
 const NOT_C0: [(u32, &str); 4] = [
@@ -38,20 +42,24 @@ guest_code! {
 
 struct Setup {
     vcpu: Vcpu,
-    _guest: Guest,
+    guest: Guest,
     _module: Module,
 }
 
 /// A vCPU that has run, so that its pair is anything but zero.
 fn prepare() -> Result<Setup> {
+    prepare_with(only_exit())
+}
+
+fn prepare_with(code: &[u8]) -> Result<Setup> {
     cpu::pin(0)?;
     let module = Module::loaded()?;
-    let guest = Guest::with_irqchip(only_exit())?;
+    let guest = Guest::with_irqchip(code)?;
     let mut vcpu = guest.vcpu(0)?;
     vcpu.run()?;
     Ok(Setup {
         vcpu,
-        _guest: guest,
+        guest,
         _module: module,
     })
 }
@@ -122,11 +130,82 @@ fn sipi_received() -> Result<()> {
     watch("after the SIPI", vcpu)?.expect_c0()
 }
 
+guest_code! {
+    /// Exits once, so that all pages are there. Then reads MPERF to R9, and after a while,
+    /// which is 100,000 ticks, to R12, with TSCs around these reads in R10, R11, R13 and R14.
+    look_twice:
+        "exit"
+        "look"
+        "mov rsi, r10"
+        "mov rdi, r11"
+        "mov r12, r9"
+        "burn 100000"
+        "look"
+        "exit"
+}
+
+/// How long the vCPU waits inside KVM_RUN.
+const HOLD: Duration = Duration::from_millis(3);
+
+/// From an NMI that ends AP_RESET_HOLD to the guest's first look.
+const WAY_IN: u64 = 60_000;
+
+/// Has an NMI come to the first vCPU.
+fn send_nmi(guest: &Guest) -> Result<()> {
+    let nmi = kvm_msi {
+        address_lo: 0xfee0_0000,
+        data: 4 << 8,
+        ..Default::default()
+    };
+    let delivered = guest.vm().signal_msi(nmi).context("KVM_SIGNAL_MSI")?;
+    ensure!(delivered > 0, "KVM_SIGNAL_MSI was blocked");
+    Ok(())
+}
+
+/// An NMI ends AP_RESET_HOLD inside KVM_RUN: that is where C0 begins.
+fn hold_ends_inside_run() -> Result<()> {
+    let machine = oracle::require()?;
+    let Setup { vcpu, guest, .. } = &mut prepare_with(look_twice())?;
+    vcpu.set_mp_state(KVM_MP_STATE_AP_RESET_HOLD)?;
+    let before = vcpu.pair()?;
+    let offset = vcpu.tsc_offset()?;
+    let start = cpu::tsc();
+    let regs = thread::scope(|scope| {
+        let runner = scope.spawn(|| vcpu.run());
+        thread::sleep(HOLD);
+        send_nmi(guest)?;
+        runner.join().unwrap()
+    })?;
+
+    ensure!(regs.r15 == 0, "{} reads faulted", regs.r15);
+    // Of the first look: MPERF, and the TSC before and after it was read.
+    let (mperf, tsc) = (regs.r12, (regs.rsi, regs.rdi));
+    let held = tsc.0.wrapping_sub(offset) - start;
+    let c0 = mperf - before.mperf;
+    let advance = regs.r9 - mperf;
+    let elapsed = (regs.r10 - tsc.1, regs.r11 - tsc.0);
+    note!(
+        "held for {held} ticks, of which {c0} are in MPERF; it advanced by {advance} then, the TSC by {elapsed:?}"
+    );
+    let least = machine.tsc_hz / 1000 * HOLD.as_millis() as u64;
+    ensure!(kernel::cost(held) >= least * 2 / 3, "the vCPU did not wait");
+    ensure!(
+        (1..=kernel::cost(WAY_IN)).contains(&c0),
+        "MPERF does not stand still while the vCPU waits, or not run when it does not"
+    );
+    ensure!(
+        (elapsed.0 - ONE_SWITCH..=elapsed.1 + ONE_SWITCH).contains(&advance),
+        "MPERF does not keep to the TSC once the vCPU runs"
+    );
+    watch("after AP_RESET_HOLD", vcpu)?.expect_c0()
+}
+
 fn main() -> ExitCode {
     ktap::run(&[
         ("only RUNNABLE is C0", every_state),
         ("no C0 between two states", state_to_state),
         ("KVM_GET_MP_STATE changes nothing", get_changes_nothing),
         ("SIPI_RECEIVED is C0 after the SIPI", sipi_received),
+        ("AP_RESET_HOLD ends inside KVM_RUN", hold_ends_inside_run),
     ])
 }
