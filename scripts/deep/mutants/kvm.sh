@@ -20,6 +20,9 @@ mutant pair-created-twice arch/x86/kvm/aperfmperf.c \
 mutant cpuid-set-twice-warns arch/x86/kvm/aperfmperf.c \
 	'/^int kvm_aperfmperf_set_cpuid/,/^}/s/if (vcpu->arch\.aperfmperf)/if (WARN_ON_ONCE(vcpu->arch.aperfmperf))/' \
 	intel-1:fuzz
+mutant raw-reader-is-granted arch/x86/kvm/aperfmperf.c \
+	's/!kvm_aperfmperf_possible(vcpu) || !aperfmperf_granted()/!aperfmperf_granted()/' \
+	intel-1:grant
 mutant pair-outlives-vcpu arch/x86/kvm/x86.c \
 	's/kvm_aperfmperf_destroy_vcpu(vcpu);/;/' \
 	intel-1:clean_exit

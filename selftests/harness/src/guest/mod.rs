@@ -6,6 +6,7 @@
 mod code;
 pub mod cpuid;
 mod memory;
+mod raw;
 mod vcpu;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use memory::Memory;
 pub use memory::TIMER_VECTOR;
+pub use raw::KVM_X86_DISABLE_EXITS_APERFMPERF;
 pub use vcpu::Vcpu;
 
 /// A VM that runs the same code on all of its vCPUs.

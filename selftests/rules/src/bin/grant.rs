@@ -2,7 +2,11 @@
 
 //! Rule opt-in, for VMMs that do not know the counters: a VM has a pair although
 //! its VMM leaves the CPUID bit clear, if its process has the module's device open
-//! when it sets CPUID. Only root may open it. All bounds are exact.
+//! when it sets CPUID. Only root may open it. A VM that was promised the host pair
+//! (KVM_X86_DISABLE_EXITS_APERFMPERF) keeps that, and the CPUID that its VMM sets.
+//!
+//! All bounds are exact, but for the host pair: one switch outside of what the true
+//! counters are before and after.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -11,9 +15,11 @@ use std::{env, io};
 
 use anyhow::{Context, Result, ensure};
 use harness::guest::{Guest, cpuid};
+use harness::host::outside;
 use harness::module::{self, Module};
-use harness::{guest_code, ktap, note};
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
 
 const DEVICE: &str = "/dev/kvm_aperfmperf";
 
@@ -91,6 +97,37 @@ fn set_again() -> Result<()> {
     Ok(())
 }
 
+/// A VM with raw reads, and with `cpuid`, in a process with a grant.
+fn expect_raw(cpuid: fn(&Kvm) -> Result<CpuId>, bit: bool) -> Result<()> {
+    let guest = Guest::new(read_on_each_run())?;
+    guest.disable_exits_on_pair()?;
+    let users = module::users()?;
+    let mut vcpu = guest.vcpu_with(0, &cpuid(guest.kvm())?)?;
+    ensure!(module::users()? == users, "the vCPU pins the module");
+    let has_bit = cpuid::has_pair(&vcpu.fd().get_cpuid2(KVM_MAX_CPUID_ENTRIES)?);
+    ensure!(has_bit == bit, "the CPUID bit was {bit}, and is {has_bit}");
+
+    let before = oracle::truth(0).host;
+    let regs = vcpu.run()?;
+    let after = oracle::truth(0).host;
+    ensure!(regs.r15 == 0, "{} raw reads faulted", regs.r15);
+    let error = outside(regs.r8, (before.aperf, after.aperf))
+        .max(outside(regs.r9, (before.mperf, after.mperf)));
+    note!("with the bit {bit}, raw reads are off by {error} ticks");
+    ensure!(error <= ONE_SWITCH, "raw reads are not the host's");
+    Ok(())
+}
+
+fn not_for_raw_readers() -> Result<()> {
+    oracle::require()?;
+    cpu::pin(0)?;
+    msr_device::make_true(0)?;
+    let _module = Module::loaded()?;
+    let _file = grant()?;
+    expect_raw(cpuid::without_pair, false)?;
+    expect_raw(cpuid::with_pair, true)
+}
+
 fn of_root_only() -> Result<()> {
     let _module = Module::loaded()?;
     let device = fs::metadata(DEVICE)?;
@@ -129,6 +166,10 @@ fn main() -> ExitCode {
         ),
         ("the file is inherited over fork and exec", inherited),
         ("CPUID can be set again", set_again),
+        (
+            "a VM that reads the host pair goes on to do so",
+            not_for_raw_readers,
+        ),
         ("only root may open it", of_root_only),
         ("the file pins the module", pins_the_module),
     ])

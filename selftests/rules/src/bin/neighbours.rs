@@ -12,17 +12,13 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::guest::{Guest, cpuid};
-use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle, own, rules};
-use kvm_bindings::{CpuId, KVM_CAP_X86_DISABLE_EXITS, kvm_enable_cap, kvm_regs};
+use harness::{ONE_SWITCH, cpu, guest_code, ktap, msr_device, note, oracle, own};
+use kvm_bindings::{CpuId, kvm_regs};
 use kvm_ioctls::Kvm;
-
-/// Since Linux 6.17; not yet in kvm-bindings.
-const KVM_X86_DISABLE_EXITS_APERFMPERF: u64 = 1 << 4;
 
 const ROUNDS: u64 = own::ROUNDS;
 
@@ -120,7 +116,7 @@ impl Neighbour {
         cpu::pin(0)?;
         let guest = Guest::with_irqchip(self.code)?;
         if self.raw {
-            disable_exits(&guest)?;
+            guest.disable_exits_on_pair()?;
         }
         let mut vcpu = guest.vcpu_with(0, &(self.cpuid)(guest.kvm())?)?;
         let regs = kvm_regs {
@@ -133,21 +129,6 @@ impl Neighbour {
         start.wait();
         Ok((vcpu.run()?, cpu::thread_switches()))
     }
-}
-
-fn disable_exits(guest: &Guest) -> Result<()> {
-    let capability = KVM_CAP_X86_DISABLE_EXITS;
-    let supported = guest.kvm().check_extension_raw(capability.into()) as u64;
-    if supported & KVM_X86_DISABLE_EXITS_APERFMPERF == 0 {
-        bail!(Skip("KVM cannot disable exits on the pair".into()));
-    }
-    let mut cap = kvm_enable_cap {
-        cap: capability,
-        ..Default::default()
-    };
-    cap.args[0] = KVM_X86_DISABLE_EXITS_APERFMPERF;
-    let vm = guest.vm();
-    vm.enable_cap(&cap).context("KVM_CAP_X86_DISABLE_EXITS")
 }
 
 /// One with its own pair, which starts at `rdi`.
@@ -163,10 +144,9 @@ fn own(rdi: u64) -> Neighbour {
 fn take_turns(raw_cpuid: fn(&Kvm) -> Result<CpuId>) -> Result<()> {
     oracle::require()?;
     msr_device::make_true(0)?;
-    rules::guests_may_read_host_pair();
     let _module = Module::loaded()?;
     let _ratio = Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5);
-    disable_exits(&Guest::new(read_raw())?)?;
+    Guest::new(read_raw())?.disable_exits_on_pair()?;
 
     let raw = Neighbour {
         code: read_raw(),

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
+use harness::guest::KVM_X86_DISABLE_EXITS_APERFMPERF;
 use harness::module;
 use harness::pair::{MSR_IA32_APERF, MSR_IA32_MPERF};
 use kvm_bindings::{KVM_CAP_X86_DISABLE_EXITS, kvm_enable_cap, kvm_regs};
@@ -15,9 +16,6 @@ use kvm_ioctls::{
 
 use crate::model::{FuzzVm, World};
 use crate::program::Program;
-
-/// Since Linux 6.17; not yet in kvm-bindings.
-const KVM_X86_DISABLE_EXITS_APERFMPERF: u64 = 1 << 4;
 
 /// `_IO(KVMIO, 0xa2)`, for a VM; kvm-ioctls has the one for a vCPU.
 const KVM_SET_TSC_KHZ: u64 = 0xaea2;
