@@ -33,3 +33,9 @@ mutant module-not-pinned arch/x86/kernel/cpu/aperfmperf_hooks.c \
 mutant readers-stay-after-unload arch/x86/kernel/cpu/aperfmperf_hooks.c \
 	's/static_branch_disable(&aperfmperf_hooked);//' \
 	intel-2:clean_exit
+mutant failed-creation-pins-module arch/x86/kernel/cpu/aperfmperf_hooks.c \
+	'/vcpu_create(void)/,/^}/s/module_put(aperfmperf_ops->owner);//' \
+	intel-1:create_fails
+mutant failed-creation-is-no-pair arch/x86/kernel/cpu/aperfmperf_hooks.c \
+	'/vcpu_create(void)/,/^}/s/return ERR_PTR(-ENOMEM);/return NULL;/' \
+	intel-1:create_fails

@@ -11,6 +11,7 @@ pub mod child;
 pub mod cpu;
 pub mod cpufreq;
 pub mod debugfs;
+pub mod failslab;
 pub mod foreign;
 pub mod guest;
 pub mod host;
