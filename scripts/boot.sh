@@ -52,6 +52,11 @@ amd:pstate | amd:*:pstate_driver)
 	;;
 esac
 
+# A machine whose CPU has no counters, as far as its kernel is told.
+case $RUN in
+*:no_counters) ARGUMENTS+=' clearcpuid=aperfmperf' ;;
+esac
+
 # On PREEMPT_RT a KUnit test of the kernel's Rust code warns.
 [[ $FLAVOUR != rt ]] || ARGUMENTS+=" 'kunit.filter_glob=kvm_aperfmperf*'"
 
