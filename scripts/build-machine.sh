@@ -17,11 +17,12 @@ fi
 
 step module "compile kvm_aperfmperf.ko" \
 	make -C "$ROOT" KDIR="$BUILD/kernel" RUSTC=/usr/bin/rustc modules
-mkdir -p "$BUILD/nmi_reader"
-step nmi-reader "compile the tests' NMI handler" \
-	kernel_make -C "$BUILD/kernel" M="$ROOT/selftests/nmi_reader" MO="$BUILD/nmi_reader" \
+mkdir -p "$BUILD/test-modules"
+step test-modules "compile the tests' modules" \
+	kernel_make -C "$BUILD/kernel" M="$ROOT/selftests/modules" MO="$BUILD/test-modules" \
 	KBUILD_EXTRA_SYMBOLS="$BUILD/module/Module.symvers" modules
 step selftests "compile the selftests" \
 	make -C "$ROOT/selftests" KSRC="$BUILD/kernel" all
 step initramfs "pack the emulated host's root file system" \
-	"$ROOT/scripts/initramfs.sh" "$BUILD/module/kvm_aperfmperf.ko" "$BUILD/nmi_reader/nmi_reader.ko"
+	"$ROOT/scripts/initramfs.sh" "$BUILD/module/kvm_aperfmperf.ko" \
+	"$BUILD"/test-modules/{nmi_reader,msr_helpers}.ko

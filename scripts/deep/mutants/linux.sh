@@ -21,6 +21,12 @@ mutant device-reads-raw arch/x86/lib/msr-smp.c \
 mutant device-reads-registers-raw arch/x86/lib/msr-smp.c \
 	'/^static void __rdmsr_safe_regs_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
 	intel-2:host_readers
+mutant helper-reads-raw arch/x86/lib/msr-smp.c \
+	'/^static void __rdmsr_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-2:host_readers
+mutant helper-writes-raw arch/x86/lib/msr-smp.c \
+	'/^static void __wrmsr_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
+	intel-2:host_writes
 mutant device-writes-raw arch/x86/lib/msr-smp.c \
 	'/^static void __wrmsr_safe_on_cpu/,/^}/s/if (is_aperfmperf_hooked(.*))/if (false)/' \
 	intel-2:host_writes

@@ -133,23 +133,33 @@ impl Drop for Anew {
     }
 }
 
-/// nmi_reader.ko, which reads the host pair in each NMI, until this is dropped. The
-/// module under test must be loaded for longer.
+/// One of the tests' own modules, until this is dropped. The module under test must be
+/// loaded for longer.
 #[must_use]
-pub struct NmiReader(());
+pub struct Helper(&'static CStr);
 
-impl NmiReader {
-    pub fn loaded() -> Result<Self> {
-        let file = "/lib/modules/nmi_reader.ko";
-        insert_file(file, c"").with_context(|| format!("load {file}"))?;
-        Ok(NmiReader(()))
+impl Helper {
+    /// nmi_reader.ko, which reads the host pair in each NMI.
+    pub fn nmi_reader() -> Result<Self> {
+        Self::load(c"nmi_reader")
+    }
+
+    /// msr_helpers.ko, for [`Way::OneCpu`](crate::msr_device::Way::OneCpu) and others.
+    pub fn msr_helpers() -> Result<Self> {
+        Self::load(c"msr_helpers")
+    }
+
+    fn load(name: &'static CStr) -> Result<Self> {
+        let file = format!("/lib/modules/{}.ko", name.to_str()?);
+        insert_file(&file, c"").with_context(|| format!("load {file}"))?;
+        Ok(Helper(name))
     }
 }
 
-impl Drop for NmiReader {
+impl Drop for Helper {
     fn drop(&mut self) {
-        if let Err(error) = remove_named(c"nmi_reader") {
-            println!("# nmi_reader stays: {error}");
+        if let Err(error) = remove_named(self.0) {
+            println!("# {:?} stays: {error}", self.0);
         }
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! The host pair by /dev/cpu/N/msr, in all of its ways, for reading and writing.
+//! The host pair by /dev/cpu/N/msr, in all of its ways, and by the kernel's helpers that no
+//! device uses, for reading and writing.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,6 +25,15 @@ pub enum Way {
     Offset,
     /// X86_IOC_RDMSR_REGS, X86_IOC_WRMSR_REGS: the ones with all registers.
     Registers,
+    /// rdmsrq_on_cpu(), wrmsrq_on_cpu(). This way and the next one need
+    /// [`Helper::msr_helpers`](crate::module::Helper::msr_helpers).
+    OneCpu,
+    /// rdmsr_on_cpus(), wrmsr_on_cpus().
+    ManyCpus,
+}
+
+impl Way {
+    pub const ALL: [Way; 4] = [Way::Offset, Way::Registers, Way::OneCpu, Way::ManyCpus];
 }
 
 /// `_IOWR('c', number, __u32[8])`
@@ -56,6 +66,13 @@ pub const COUNTERS: [Counter; 2] = [
         of: |pair| pair.mperf,
     },
 ];
+
+/// Positions in msr_helpers.ko's file have the helper on top, then the CPU and the MSR.
+const HELPERS: &str = "/dev/msr_helpers";
+const HELPER_SHIFT: u32 = 48;
+const CPU_SHIFT: u32 = 32;
+const ONE_CPU: u64 = 0;
+const MANY_CPUS: u64 = 1;
 
 /// What [`make_true`] is content with, in ticks.
 const NEARLY: u64 = 20;
@@ -117,6 +134,8 @@ impl MsrDevice {
                 let regs = self.ioctl(X86_IOC_RDMSR_REGS, msr, 0)?;
                 Ok((u64::from(regs[EDX]) << 32) | u64::from(regs[EAX]))
             }
+            Way::OneCpu => self.by_helper(ONE_CPU, msr),
+            Way::ManyCpus => self.by_helper(MANY_CPUS, msr),
         }
     }
 
@@ -125,7 +144,24 @@ impl MsrDevice {
         match way {
             Way::Offset => self.file.write_all_at(&value.to_le_bytes(), msr.into()),
             Way::Registers => self.ioctl(X86_IOC_WRMSR_REGS, msr, value).map(|_| ()),
+            Way::OneCpu => self.write_by_helper(ONE_CPU, msr, value),
+            Way::ManyCpus => self.write_by_helper(MANY_CPUS, msr, value),
         }
+    }
+
+    fn position(&self, helper: u64, msr: u32) -> u64 {
+        helper << HELPER_SHIFT | self.cpu << CPU_SHIFT | u64::from(msr)
+    }
+
+    fn by_helper(&self, helper: u64, msr: u32) -> io::Result<u64> {
+        let mut value = [0; 8];
+        File::open(HELPERS)?.read_exact_at(&mut value, self.position(helper, msr))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn write_by_helper(&self, helper: u64, msr: u32, value: u64) -> io::Result<()> {
+        let helpers = OpenOptions::new().write(true).open(HELPERS)?;
+        helpers.write_all_at(&value.to_le_bytes(), self.position(helper, msr))
     }
 
     fn ioctl(&self, request: u64, msr: u32, value: u64) -> io::Result<[u32; 8]> {

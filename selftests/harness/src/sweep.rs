@@ -13,7 +13,7 @@ use crate::module;
 use crate::oracle::{self, Event, From, Outcome, Point};
 
 /// Measures of a point. The first are those of the NMI handler that reads the host
-/// pair, see selftests/nmi_reader/nmi_reader.c. In ticks, but for the number of NMIs.
+/// pair, see selftests/modules/nmi_reader.c. In ticks, but for the number of NMIs.
 pub mod measure {
     pub const NMIS: usize = 0;
     pub const NMI_APERF_OFF: usize = 1;

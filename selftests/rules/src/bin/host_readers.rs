@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Rule host-continuity for the host's other readers: /dev/cpu/N/msr in all its
-//! ways, ACPI's feedback counters, perf's view of a vCPU's task, and the scheduler's
-//! tick.
+//! ways, the helpers for MSRs of other CPUs that no device uses, ACPI's feedback counters,
+//! perf's view of a vCPU's task, and the scheduler's tick.
 //!
-//! A read by device or ACPI is bracketed by two looks at the true counters, and may lie
+//! A read by device, helper or ACPI is bracketed by two looks at the true counters, and may lie
 //! outside of its bracket by one switch. What perf counted for a task is compared
 //! with the scheduler's account of it, within 1 %: the scheduler's clock stops at
 //! another point of a switch than perf does. A frequency may be off by 10 %: it is
@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::guest::Guest;
 use harness::host::{PerfMsr, outside};
 use harness::ktap::Skip;
-use harness::module::Module;
+use harness::module::{Helper, Module};
 use harness::msr_device::{MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::{ONE_SWITCH, cpu, cpufreq, foreign, kernel, ktap, note, oracle};
@@ -79,6 +79,8 @@ fn read(reader_cpu: usize, code: &[u8], error: impl Fn() -> Result<u64>) -> Resu
 
 fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
     oracle::require()?;
+    let _module = Module::loaded()?;
+    let _helpers = Helper::msr_helpers()?;
     let device = MsrDevice::open(CPU)?;
     read(reader_cpu, code, || Ok(device.error(way)?))
 }
@@ -199,6 +201,21 @@ fn main() -> ExitCode {
         }),
         ("registers, from another CPU, while it halts", || {
             by_device_from_afar(Way::Registers, foreign::halts())
+        }),
+        ("plain helper, on the same CPU", || {
+            by_device(Way::OneCpu, CPU, foreign::halts())
+        }),
+        ("plain helper, from another CPU", || {
+            by_device_from_afar(Way::OneCpu, foreign::exits())
+        }),
+        ("plain helper, from another CPU, while it halts", || {
+            by_device_from_afar(Way::OneCpu, foreign::halts())
+        }),
+        ("plain helper for many CPUs, on the same CPU", || {
+            by_device(Way::ManyCpus, CPU, foreign::halts())
+        }),
+        ("plain helper for many CPUs, from another CPU", || {
+            by_device_from_afar(Way::ManyCpus, foreign::exits())
         }),
         ("feedback counters of ACPI, on the same CPU", || {
             by_cppc(CPU, foreign::halts())

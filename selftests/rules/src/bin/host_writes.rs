@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! Rule host-continuity for writers: what is written by /dev/cpu/N/msr becomes the
-//! host pair, which goes on from there, and no guest's.
+//! Rule host-continuity for writers: what is written by /dev/cpu/N/msr, or by a helper for
+//! MSRs of other CPUs that no device uses, becomes the host pair, which goes on from there, and no guest's.
 //!
 //! Bound: one switch outside of what the true counters advanced since the write.
 //! The guest sees no step, and its MPERF keeps to its TSC within one switch.
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use harness::cpu::Alone;
 use harness::guest::Guest;
 use harness::host::{bracket, outside};
-use harness::module::Module;
+use harness::module::{Helper, Module};
 use harness::msr_device::{self, COUNTERS, Counter, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::{ONE_SWITCH, cpu, guest_code, kernel, ktap, note, oracle};
@@ -33,10 +33,10 @@ const VALUES: [u64; 3] = [77, 1 << 50, 1 << 61];
 /// How long a written value stays, in ticks.
 const SPIN_TICKS: u64 = 10_000;
 
-/// How long the guest looks after itself, in ticks: 12 writes, each after a tick
+/// How long the guest looks after itself, in ticks: 24 writes, each after a tick
 /// of the kernel's clock, 250 of which are in a second; where the kernel takes longer, in
 /// proportion.
-const GUEST_TICKS: u64 = 15_000_000;
+const GUEST_TICKS: u64 = 30_000_000;
 
 guest_code! {
     /// Sets both counters to 2^58, reads TSC R10 and pair R8 and R9, and then looks for
@@ -91,12 +91,26 @@ impl Drop for TrueAgain {
     }
 }
 
-fn prepare() -> Result<(Module, Ratio, TrueAgain)> {
+/// What each test needs, dropped in this order.
+struct Setup {
+    _true_again: TrueAgain,
+    _ratio: Ratio,
+    _helpers: Helper,
+    _module: Module,
+}
+
+fn prepare() -> Result<Setup> {
     oracle::require()?;
     cpu::pin(CPU)?;
     let module = Module::loaded()?;
+    let helpers = Helper::msr_helpers()?;
     kernel::wait_for_console()?;
-    Ok((module, Ratio::set(ALL_CPUS, RATIO_ONE), TrueAgain))
+    Ok(Setup {
+        _true_again: TrueAgain,
+        _ratio: Ratio::set(ALL_CPUS, RATIO_ONE),
+        _helpers: helpers,
+        _module: module,
+    })
 }
 
 /// The worst error of all writes, how many there were, and how many of these to a
@@ -136,7 +150,7 @@ impl Written {
     fn all(writer_cpu: usize) -> Result<Self> {
         let device = MsrDevice::open(CPU)?;
         let mut written = Written::default();
-        for way in [Way::Offset, Way::Registers] {
+        for way in Way::ALL {
             for counter in COUNTERS {
                 for value in VALUES {
                     // A guest on the same CPU has it meanwhile.

@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::guest::{Guest, Vcpu};
 use harness::host::Msrs;
 use harness::ktap::{self, Skip, Test};
-use harness::module::{Module, NmiReader};
+use harness::module::{Helper, Module};
 use harness::oracle::{Event, From, Outcome, Point, RATIO_ONE, Ratio, THIS_CPU};
 use harness::sweep::{self, Plan, Which, measure};
 use harness::{Pair, cpu, kernel, note, oracle};
@@ -141,7 +141,7 @@ fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool, unseen: u64) -> 
 /// What each test needs: the readers, and no more than one CPU. Dropped in this order.
 struct Setup {
     _ratio: Ratio,
-    _reader: NmiReader,
+    _reader: Helper,
     _module: Module,
 }
 
@@ -153,7 +153,7 @@ fn prepare() -> Result<Setup> {
     cpu::pin(0)?;
     let module = Module::loaded()?;
     Ok(Setup {
-        _reader: NmiReader::loaded()?,
+        _reader: Helper::nmi_reader()?,
         _module: module,
         _ratio: Ratio::set(THIS_CPU, RATIO),
     })
