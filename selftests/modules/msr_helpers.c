@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Gives user space the host's APERF and MPERF in the ways in which other parts of the
- * kernel get at them: by the plain helpers for MSRs of other CPUs, which no device uses.
- * For one reader or writer at a time.
+ * kernel get at them: by the plain helpers for MSRs of other CPUs, which no device uses,
+ * and by what kvm_aperfmperf exports. For one reader or writer at a time.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -11,9 +11,12 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
+#include <linux/smp.h>
 #include <linux/uaccess.h>
 
 #include <asm/msr.h>
+
+#include "kvm_aperfmperf.h"
 
 /* A position in the file, see selftests/harness/src/msr_device.rs. */
 #define POS_MSR(pos)	((u32)(pos))
@@ -23,26 +26,35 @@
 enum {
 	ONE_CPU,
 	MANY_CPUS,
+	EXPORTED,
 };
 
 static DEFINE_PER_CPU(struct msr, msrs);
 
+static void read_exported(void *host)
+{
+	get_host_aperfmperf(host);
+}
+
 static ssize_t helpers_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
 {
 	unsigned int cpu = POS_CPU(*pos);
+	struct host_aperfmperf host = {};
 	int err = 0;
-	u64 val;
 
 	if (cpu >= nr_cpu_ids || !cpu_online(cpu))
 		return -ENXIO;
 
 	switch (POS_HELPER(*pos)) {
 	case ONE_CPU:
-		err = rdmsrq_on_cpu(cpu, POS_MSR(*pos), &val);
+		err = rdmsrq_on_cpu(cpu, POS_MSR(*pos), &host.aperf);
 		break;
 	case MANY_CPUS:
 		rdmsr_on_cpus(cpumask_of(cpu), POS_MSR(*pos), &msrs);
-		val = per_cpu(msrs, cpu).q;
+		host.aperf = per_cpu(msrs, cpu).q;
+		break;
+	case EXPORTED:
+		err = smp_call_function_single(cpu, read_exported, &host, true);
 		break;
 	default:
 		err = -EINVAL;
@@ -50,8 +62,8 @@ static ssize_t helpers_read(struct file *file, char __user *buf, size_t count, l
 	if (err)
 		return err;
 
-	count = min(count, sizeof(val));
-	return copy_to_user(buf, &val, count) ? -EFAULT : count;
+	count = min(count, sizeof(host));
+	return copy_to_user(buf, &host, count) ? -EFAULT : count;
 }
 
 static ssize_t helpers_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)

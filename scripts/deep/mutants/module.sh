@@ -233,6 +233,9 @@ mutant shutdown-not-told rust/syscore.rs \
 mutant shutdown-forgets-running-vcpus src/glue.rs \
 	's/if here\.state()\.leaving\.load(Relaxed)/if false/' \
 	amd-2:kexec intel-2:kexec
+mutant exported-pair-read-raw rust/exports.rs \
+	's/aperf: read::<B>(Msr::Aperf),/aperf: Counters::assume_present().read(Msr::Aperf),/' \
+	intel-2:host_readers
 mutant anybody-is-granted rust/grant.rs \
 	's/operations) != 0/operations) == 0/' \
 	intel-1:grant

@@ -73,6 +73,7 @@ const HELPER_SHIFT: u32 = 48;
 const CPU_SHIFT: u32 = 32;
 const ONE_CPU: u64 = 0;
 const MANY_CPUS: u64 = 1;
+const EXPORTED: u64 = 2;
 
 /// What [`make_true`] is content with, in ticks.
 const NEARLY: u64 = 20;
@@ -134,8 +135,8 @@ impl MsrDevice {
                 let regs = self.ioctl(X86_IOC_RDMSR_REGS, msr, 0)?;
                 Ok((u64::from(regs[EDX]) << 32) | u64::from(regs[EAX]))
             }
-            Way::OneCpu => self.by_helper(ONE_CPU, msr),
-            Way::ManyCpus => self.by_helper(MANY_CPUS, msr),
+            Way::OneCpu => self.by_helper(ONE_CPU, msr).map(|[value]| value),
+            Way::ManyCpus => self.by_helper(MANY_CPUS, msr).map(|[value]| value),
         }
     }
 
@@ -153,15 +154,22 @@ impl MsrDevice {
         helper << HELPER_SHIFT | self.cpu << CPU_SHIFT | u64::from(msr)
     }
 
-    fn by_helper(&self, helper: u64, msr: u32) -> io::Result<u64> {
-        let mut value = [0; 8];
-        File::open(HELPERS)?.read_exact_at(&mut value, self.position(helper, msr))?;
-        Ok(u64::from_le_bytes(value))
+    /// So many words of what a helper returns.
+    fn by_helper<const WORDS: usize>(&self, helper: u64, msr: u32) -> io::Result<[u64; WORDS]> {
+        let mut words = [[0; 8]; WORDS];
+        File::open(HELPERS)?.read_exact_at(words.as_flattened_mut(), self.position(helper, msr))?;
+        Ok(words.map(u64::from_le_bytes))
     }
 
     fn write_by_helper(&self, helper: u64, msr: u32, value: u64) -> io::Result<()> {
         let helpers = OpenOptions::new().write(true).open(HELPERS)?;
         helpers.write_all_at(&value.to_le_bytes(), self.position(helper, msr))
+    }
+
+    /// get_host_aperfmperf(): both counters, and the TSC before them.
+    pub fn exported(&self) -> io::Result<(Pair, u64)> {
+        let [aperf, mperf, tsc] = self.by_helper(EXPORTED, 0)?;
+        Ok((Pair { aperf, mperf }, tsc))
     }
 
     fn ioctl(&self, request: u64, msr: u32, value: u64) -> io::Result<[u32; 8]> {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
 //! Rule host-continuity for the host's other readers: /dev/cpu/N/msr in all its
-//! ways, the helpers for MSRs of other CPUs that no device uses, ACPI's feedback counters,
-//! perf's view of a vCPU's task, and the scheduler's tick.
+//! ways, the helpers for MSRs of other CPUs that no device uses, what the module exports,
+//! ACPI's feedback counters, perf's view of a vCPU's task, and the scheduler's tick.
 //!
 //! A read by device, helper or ACPI is bracketed by two looks at the true counters, and may lie
 //! outside of its bracket by one switch. What perf counted for a task is compared
@@ -88,6 +88,31 @@ fn by_device(way: Way, reader_cpu: usize, code: &[u8]) -> Result<()> {
 fn by_device_from_afar(way: Way, code: &[u8]) -> Result<()> {
     cpu::require_two()?;
     by_device(way, 1, code)
+}
+
+/// How far what the module exports is from the truth, in ticks, or its TSC from when that
+/// was read.
+fn exported_error(device: &MsrDevice) -> Result<u64> {
+    let now = || (oracle::truth(CPU as u64).host, cpu::tsc());
+    let (before, started) = now();
+    let (pair, tsc) = device.exported()?;
+    let (after, ended) = now();
+    Ok(outside(pair.aperf, (before.aperf, after.aperf))
+        .max(outside(pair.mperf, (before.mperf, after.mperf)))
+        .max(outside(tsc, (started, ended))))
+}
+
+fn by_export(reader_cpu: usize, code: &[u8]) -> Result<()> {
+    oracle::require()?;
+    let _module = Module::loaded()?;
+    let _helpers = Helper::msr_helpers()?;
+    let device = MsrDevice::open(CPU)?;
+    read(reader_cpu, code, || exported_error(&device))
+}
+
+fn by_export_from_afar(code: &[u8]) -> Result<()> {
+    cpu::require_two()?;
+    by_export(1, code)
 }
 
 /// How far ACPI's feedback counters are from the truth, in ticks. The reference counter
@@ -217,6 +242,16 @@ fn main() -> ExitCode {
         ("plain helper for many CPUs, from another CPU", || {
             by_device_from_afar(Way::ManyCpus, foreign::exits())
         }),
+        ("the module's function, on the same CPU", || {
+            by_export(CPU, foreign::halts())
+        }),
+        ("the module's function, from another CPU", || {
+            by_export_from_afar(foreign::exits())
+        }),
+        (
+            "the module's function, from another CPU, while it halts",
+            || by_export_from_afar(foreign::halts()),
+        ),
         ("feedback counters of ACPI, on the same CPU", || {
             by_cppc(CPU, foreign::halts())
         }),
