@@ -46,6 +46,16 @@ determinism() {
 	printf 'TAP version 13\n1..1\n%s 1 two runs of %s give the same console, tick for tick\n' "$here" "$1"
 }
 
+# The machine ends where a rule is broken that it watches, and says where.
+broken_rule() {
+	local here=ok pair='APERF [0-9]+ MPERF [0-9]+'
+
+	scripts/boot.sh broken-rule intel 1 one:aperfmperf:emulated_watch,--for-real >&2 || true
+	grep -E "^not ok 1 the machine saw that a rule user-isolation is broken: CPU 0, tick [0-9]+, RIP 0x[0-9a-f]+: the registers hold $pair, the host pair is $pair$" \
+		"$BUILD/run/broken-rule/verdict" >&2 || here='not ok'
+	printf 'TAP version 13\n1..1\n%s 1 the machine ends where a rule is broken\n' "$here"
+}
+
 rm -rf "$RESULTS"
 mkdir "$RESULTS"
 if [[ -n $TEST ]]; then
@@ -65,7 +75,7 @@ else
 fi
 cd "$ROOT"
 export RESULTS
-export -f report
+export -f report broken_rule
 printf '%s\n' "${BOOTS[@]/#/scripts/boot.sh }" "${OTHERS[@]}" |
 	xargs -P "$JOBS" -L 1 bash -c '"$@"' "$0" || true
 for boot in "${BOOTS[@]}"; do
