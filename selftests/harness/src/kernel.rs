@@ -63,17 +63,6 @@ pub fn has_frequency_invariance() -> Result<bool> {
     Ok(log.contains("Estimated ratio of average max frequency") && !log.contains("went wobbly"))
 }
 
-/// Fails if the scheduler gave up frequency invariance during `test`.
-pub fn keeping_frequency_invariance(test: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = has_frequency_invariance()?;
-    test()?;
-    ensure!(
-        has_frequency_invariance()? == before,
-        "the host gave up frequency invariance"
-    );
-    Ok(())
-}
-
 /// Fails if the scheduler has given up frequency invariance. Skips a test if it
 /// never had it.
 pub fn expect_frequency_invariance() -> Result<()> {
