@@ -131,6 +131,9 @@ mutant catchup-ignored arch/x86/kvm/aperfmperf.c \
 mutant ratio-not-told arch/x86/kvm/x86.c \
 	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_aperfmperf_configure(vcpu);//' \
 	intel-1:intercepted_tsc
+mutant ratio-not-told-at-creation arch/x86/kvm/aperfmperf.c \
+	'/^int kvm_aperfmperf_set_cpuid/,/^}/s/kvm_aperfmperf_configure(vcpu);//' \
+	intel-1:intercepted_tsc
 mutant ratio-keeps-intercepts arch/x86/kvm/x86.c \
 	'/^static int kvm_set_tsc_khz/,/^}/s/kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);//' \
 	intel-1:intercepted_tsc

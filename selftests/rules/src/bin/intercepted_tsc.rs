@@ -17,7 +17,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::cpu::Alone;
-use harness::guest::Guest;
+use harness::guest::{Guest, Vcpu};
 use harness::ktap::Skip;
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
@@ -294,6 +294,25 @@ fn set_tsc_khz(guest: &Guest, khz: u64) -> Result<()> {
     Ok(())
 }
 
+/// The MPERF of a vCPU at `khz` that has not run yet, as user space reads it.
+fn expect_scaled(vcpu: &Vcpu, khz: u64, host_khz: u64) -> Result<()> {
+    let start = cpu::tsc();
+    let before = vcpu.pair()?;
+    let started = cpu::tsc();
+    cpu::spin(WAIT);
+    let ending = cpu::tsc();
+    let mperf = (vcpu.pair()? - before).mperf;
+    let ended = cpu::tsc();
+    let least = scale(ending - started, khz, host_khz);
+    let most = scale(ended - start, khz, host_khz) + ROUNDING;
+    note!("before KVM_RUN, at {khz} kHz: MPERF {mperf}, of {least} to {most}");
+    ensure!(
+        (least - ROUNDING..=most).contains(&mperf),
+        "MPERF does not run at {khz} kHz before KVM_RUN"
+    );
+    Ok(())
+}
+
 /// Sets the frequency of a VM before it has vCPUs.
 fn of_a_vm(percent: u64) -> Result<()> {
     let (_module, _ratio, host) = prepare()?;
@@ -302,6 +321,7 @@ fn of_a_vm(percent: u64) -> Result<()> {
     }
     let khz = host * percent / 100;
     let mut sampler = Sampler::with_vm(|guest| set_tsc_khz(guest, khz))?;
+    expect_scaled(&sampler.vcpu, khz, host)?;
     let before = Phase::run(&mut sampler, khz, host)?;
     sampler.vcpu.fd().set_tsc_khz(host as u32)?;
     Phase::run(&mut sampler, host, host)?.expect_continues(&before, host)
