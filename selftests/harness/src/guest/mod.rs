@@ -6,6 +6,7 @@
 mod code;
 pub mod cpuid;
 mod memory;
+mod msi;
 mod raw;
 mod vcpu;
 
@@ -15,6 +16,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use memory::Memory;
 pub use memory::TIMER_VECTOR;
+pub use msi::{MSI_ADDRESS, MSI_NMI};
 pub use raw::KVM_X86_DISABLE_EXITS_APERFMPERF;
 pub use vcpu::Vcpu;
 

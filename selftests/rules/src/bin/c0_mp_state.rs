@@ -16,14 +16,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use harness::guest::{Guest, Vcpu};
+use anyhow::{Result, ensure};
+use harness::guest::{Guest, MSI_NMI, Vcpu};
 use harness::module::Module;
 use harness::watch::watch;
 use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::{
     KVM_MP_STATE_AP_RESET_HOLD, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
-    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED, kvm_msi,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED,
 };
 
 const NOT_C0: [(u32, &str); 4] = [
@@ -150,18 +150,6 @@ const HOLD: Duration = Duration::from_millis(3);
 /// From an NMI that ends AP_RESET_HOLD to the guest's first look.
 const WAY_IN: u64 = 60_000;
 
-/// Has an NMI come to the first vCPU.
-fn send_nmi(guest: &Guest) -> Result<()> {
-    let nmi = kvm_msi {
-        address_lo: 0xfee0_0000,
-        data: 4 << 8,
-        ..Default::default()
-    };
-    let delivered = guest.vm().signal_msi(nmi).context("KVM_SIGNAL_MSI")?;
-    ensure!(delivered > 0, "KVM_SIGNAL_MSI was blocked");
-    Ok(())
-}
-
 /// An NMI ends AP_RESET_HOLD inside KVM_RUN: that is where C0 begins.
 fn hold_ends_inside_run() -> Result<()> {
     let machine = oracle::require()?;
@@ -173,7 +161,7 @@ fn hold_ends_inside_run() -> Result<()> {
     let regs = thread::scope(|scope| {
         let runner = scope.spawn(|| vcpu.run());
         thread::sleep(HOLD);
-        send_nmi(guest)?;
+        guest.signal_msi(MSI_NMI)?;
         runner.join().unwrap()
     })?;
 

@@ -15,22 +15,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::cpu::Alone;
-use harness::guest::{Guest, TIMER_VECTOR, Vcpu};
+use harness::guest::{Guest, MSI_ADDRESS, MSI_NMI, TIMER_VECTOR, Vcpu};
 use harness::module::Module;
 use harness::oracle::{RATIO_ONE, Ratio, THIS_CPU};
 use harness::{Pair, guest_code, kernel, ktap, note, oracle};
 use kvm_bindings::{
     KVM_CAP_HALT_POLL, KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry,
-    kvm_msi, kvm_regs,
+    kvm_regs,
 };
 use vmm_sys_util::eventfd::EventFd;
 
 const C0_BOUND: u64 = 60_000;
 
-/// Messages to the local APIC with ID 0 (SDM, "Message Signalled Interrupts").
-const MSI_ADDRESS: u32 = 0xfee0_0000;
 const FIXED: u32 = TIMER_VECTOR as u32;
-const NMI: u32 = 4 << 8;
 
 guest_code! {
     /// Exits once, so that all pages are there. RDI is an interrupt command to
@@ -209,16 +206,7 @@ fn kick(_: &Guest, sender: &mut Vcpu) -> Result<()> {
 }
 
 fn signal(data: u32) -> impl FnOnce(&Guest, &mut Vcpu) -> Result<()> {
-    move |guest, _| {
-        let msi = kvm_msi {
-            address_lo: MSI_ADDRESS,
-            data,
-            ..Default::default()
-        };
-        let delivered = guest.vm().signal_msi(msi).context("KVM_SIGNAL_MSI")?;
-        ensure!(delivered > 0, "KVM_SIGNAL_MSI was blocked");
-        Ok(())
-    }
+    move |guest, _| guest.signal_msi(data)
 }
 
 fn irqfd(guest: &Guest, _: &mut Vcpu) -> Result<()> {
@@ -252,11 +240,11 @@ fn main() -> ExitCode {
         ("by another vCPU's IPI, while polling", || {
             by(10_000, send(FIXED))
         }),
-        ("by another vCPU's NMI", || by(0, send(NMI))),
+        ("by another vCPU's NMI", || by(0, send(MSI_NMI))),
         ("by another vCPU's kick", || by(0, kick)),
         ("by another vCPU's kick, while polling", || by(10_000, kick)),
         ("by an MSI", || by(0, signal(FIXED))),
-        ("by an NMI from user space", || by(0, signal(NMI))),
+        ("by an NMI from user space", || by(0, signal(MSI_NMI))),
         ("by an irqfd", || by(0, irqfd)),
     ])
 }
