@@ -36,7 +36,6 @@ enum Function {
     Put = 4,
     Stop = 5,
     SetMperfRatio = 7,
-    ClearPair = 8,
     SetTopdown = 16,
     Inject = 32,
     Sweep = 33,
@@ -165,11 +164,6 @@ pub fn set_ratio(cpu: u64, ratio: u64) -> u64 {
 /// Returns the previous ratio.
 pub fn set_mperf_ratio(cpu: u64, ratio: u64) -> u64 {
     ask(Function::SetMperfRatio, cpu, ratio).rax
-}
-
-/// Makes both MSRs of `cpu` zero in `ticks`, as when it loses its power.
-pub fn clear_pair(cpu: u64, ticks: u64) {
-    ask(Function::ClearPair, cpu, ticks);
 }
 
 /// Makes `cpu` divide its slots into `parts`, a value of IA32_PERF_METRICS, at once.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! The host goes to sleep under a running VM, and comes back: suspend-to-idle up to
-//! its last step, and S3 up to the power going off. That is as far as a machine gets
-//! that nothing can wake: /sys/power/pm_test turns round there. (Linux has the alarm of
-//! the clock wake it by an ACPI event that the emulated chip set lacks.) Tasks are
-//! frozen as in a real sleep, and the TSC goes on as in a real suspend-to-idle.
+//! The host goes to sleep under a running VM, and comes back: suspend-to-idle until the
+//! clock's alarm, and S3, in which the CPUs go through a reset and the BIOS. The emulated
+//! machine has no S3 that lasts, it resets at once. So S3 is also tried up to the power
+//! going off, where /sys/power/pm_test waits and turns round.
 //!
 //! Bounds: the host pair is right but for one switch. The guest's pair does not go
 //! back, and advances by no more than its TSC and one switch. Over the sleep, it
@@ -27,15 +26,22 @@ use harness::module::Module;
 use harness::msr_device::{self, MsrDevice, Way};
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
 use harness::sample::{Distance, Sample, Sampler};
-use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle, rules};
+use harness::{ONE_SWITCH, Pair, cpu, guest_code, kernel, ktap, note, oracle};
 
 const STATE: &str = "/sys/power/state";
 const MEM_SLEEP: &str = "/sys/power/mem_sleep";
 const PM_TEST: &str = "/sys/power/pm_test";
+const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 const PM_TEST_DELAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
 
 /// How long the host stays where it turns round.
 const SECONDS: &str = "1";
+
+/// No turning round.
+const WHOLLY: &str = "none";
+
+/// When the alarm of the clock rings.
+const ALARM_AFTER: &str = "+3";
 
 /// Skips a test if `file` does not list `word`.
 fn require(file: &str, word: &str) -> Result<()> {
@@ -51,7 +57,7 @@ fn suspend(state: &str, level: &str) -> Result<()> {
     fs::write(PM_TEST_DELAY, SECONDS).context(PM_TEST_DELAY)?;
     fs::write(PM_TEST, level).context(PM_TEST)?;
     let slept = fs::write(STATE, state).with_context(|| format!("suspend to {state}"));
-    fs::write(PM_TEST, "none").context(PM_TEST)?;
+    fs::write(PM_TEST, WHOLLY).context(PM_TEST)?;
     slept
 }
 
@@ -113,8 +119,9 @@ fn expect_awake(sampler: &mut Sampler) -> Result<()> {
     Ok(())
 }
 
-fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
-    let machine = oracle::require()?;
+/// Sleeps while a guest runs. Returns for how many ticks of its TSC the guest did not.
+fn under_a_running_vm(state: &str, level: &str) -> Result<u64> {
+    oracle::require()?;
     require(STATE, state)?;
     require(PM_TEST, level)?;
     for cpu in (0..cpu::online()).rev() {
@@ -143,7 +150,6 @@ fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
 
     let Sleep { tsc, advance } = longest?;
     note!("the guest did not run for {tsc} ticks: {advance}");
-    ensure!(tsc >= machine.tsc_hz / 2, "the host did not sleep");
     ensure!(
         advance.aperf.max(advance.mperf) <= RUN_BOUND,
         "the sleep is in the guest's pair"
@@ -154,29 +160,53 @@ fn under_a_running_vm(state: &str, level: &str) -> Result<()> {
         note!("host pair of CPU {cpu} is off by {error} ticks");
         ensure!(error <= ONE_SWITCH, "the host pair of CPU {cpu} is wrong");
     }
-    kernel::expect_no_warning()
+    kernel::expect_no_warning()?;
+    Ok(tsc)
 }
 
-fn suspend_to_ram() -> Result<()> {
+fn suspend_to_idle() -> Result<()> {
+    let machine = oracle::require()?;
+    fs::write(ALARM, "0").context(ALARM)?;
+    fs::write(ALARM, ALARM_AFTER).context(ALARM)?;
+    let slept = under_a_running_vm("freeze", WHOLLY)?;
+    ensure!(slept >= machine.tsc_hz, "the host did not sleep");
+    Ok(())
+}
+
+fn suspend_to_ram(level: &str) -> Result<u64> {
     require(MEM_SLEEP, "deep")?;
     fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
-    under_a_running_vm("mem", "core")
+    under_a_running_vm("mem", level)
 }
 
-/// How long after the beginning of a suspend to RAM its CPU loses its counters: it then
-/// waits where the host turns round.
-const OFF: Duration = Duration::from_millis(500);
-
-/// Suspends to RAM, in which CPU 0 loses its counters.
-fn suspend_and_clear() -> Result<()> {
+fn suspend_until_power_off() -> Result<()> {
     let machine = oracle::require()?;
-    oracle::clear_pair(0, machine.tsc_hz / 1000 * OFF.as_millis() as u64);
+    let slept = suspend_to_ram("core")?;
+    ensure!(slept >= machine.tsc_hz / 2, "the host did not sleep");
+    Ok(())
+}
+
+/// Allows to suspend to RAM as often as wanted. The caller is on CPU 0.
+fn prepare_to_reset() -> Result<()> {
+    oracle::require()?;
+    require(STATE, "mem")?;
+    require(MEM_SLEEP, "deep")?;
+    fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
+    Ok(cpu::pin(0)?)
+}
+
+/// What `suspend` to RAM does, which CPU 0 goes through a reset in.
+fn resetting(suspend: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = oracle::truth(0).hardware;
-    suspend("mem", "core")?;
+    suspend()?;
     let after = oracle::truth(0).hardware;
     note!("the counters were {before}, and are {after}");
     ensure!(after.mperf < before.mperf, "the counters were not reset");
     Ok(())
+}
+
+fn suspend_and_reset() -> Result<()> {
+    resetting(|| suspend("mem", WHOLLY))
 }
 
 /// What the MSRs of CPU 0 are apart from what the CPU did.
@@ -185,26 +215,14 @@ fn apart() -> Pair {
     truth.host - truth.hardware
 }
 
-/// Allows to suspend to RAM as often as wanted. The caller is on CPU 0.
-fn prepare_to_clear() -> Result<Cleared> {
-    oracle::require()?;
-    require(STATE, "mem")?;
-    require(MEM_SLEEP, "deep")?;
-    require(PM_TEST, "core")?;
-    fs::write(MEM_SLEEP, "deep").context(MEM_SLEEP)?;
-    cpu::pin(0)?;
-    rules::host_pair_is_untrue();
-    Ok(Cleared)
-}
-
-/// In a real S3 the counters are reset. What they were before must not make up a
-/// frequency with what they are after: MPERF has just passed it, in no time as it seems.
+/// What the counters were before a reset must not make up a frequency with what they are
+/// after it: MPERF has just passed it, in no time as it seems.
 fn counters_are_reset() -> Result<()> {
-    let _cleared = prepare_to_clear()?;
+    prepare_to_reset()?;
     let _alone = Alone::on(0)?;
     let _unloaded = Module::unloaded()?;
     // For the counters to be low before, too.
-    suspend_and_clear()?;
+    suspend_and_reset()?;
 
     let slow = Ratio::set(ALL_CPUS, RATIO_ONE / 8);
     let _module = Module::loaded()?;
@@ -212,7 +230,7 @@ fn counters_are_reset() -> Result<()> {
     sampler.take()?;
     drop(slow);
     let passed = oracle::truth(0).hardware.mperf + 10_000;
-    suspend_and_clear()?;
+    suspend_and_reset()?;
     while oracle::truth(0).hardware.mperf < passed {
         ktap::alive();
     }
@@ -237,36 +255,28 @@ guest_code! {
 /// user space any more. What the host's counters are apart from them must not outlive the
 /// reset: with the module, too, they have been reset.
 fn counters_are_reset_under_a_guest() -> Result<()> {
-    let _cleared = prepare_to_clear()?;
+    prepare_to_reset()?;
     let _module = Module::loaded()?;
     let guest = Guest::new(spin())?;
     let mut vcpu = guest.vcpu(0)?;
     let (slept, end) = thread::scope(|scope| {
         let runner = scope.spawn(|| vcpu.fd_mut().run().err().map(|error| error.errno()));
         thread::sleep(10 * MOMENT);
-        (suspend_and_clear(), runner.join().unwrap())
+        (suspend_and_reset(), runner.join().unwrap())
     });
     ensure!(end == Some(libc::EINTR), "KVM_RUN: {end:?}, not EINTR");
     slept?;
     kernel::expect_no_warning()
 }
 
-/// Has the MSRs hold the truth again when this is dropped.
-struct Cleared;
-
-impl Drop for Cleared {
-    fn drop(&mut self) {
-        msr_device::make_true(0).expect("the MSRs can be written");
-    }
-}
-
 fn main() -> ExitCode {
     ktap::run(&[
-        ("suspend-to-idle", || {
-            under_a_running_vm("freeze", "platform")
+        ("suspend-to-idle", suspend_to_idle),
+        ("S3 until the power goes off", suspend_until_power_off),
+        ("S3 with a reset", || {
+            resetting(|| suspend_to_ram(WHOLLY).map(drop))
         }),
-        ("S3", suspend_to_ram),
-        ("S3 that resets the counters", counters_are_reset),
+        ("S3 with a reset to low values", counters_are_reset),
         (
             "S3 that resets the counters under a guest",
             counters_are_reset_under_a_guest,
