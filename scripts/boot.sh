@@ -52,9 +52,10 @@ amd:pstate | amd:*:pstate_driver)
 	;;
 esac
 
-# A machine whose CPU has no counters, as far as its kernel is told.
+# Machines that the module is not for, as far as their kernel is told.
 case $RUN in
 *:no_counters) ARGUMENTS+=' clearcpuid=aperfmperf' ;;
+*:unstable_tsc) ARGUMENTS+=' tsc=unstable' ;;
 esac
 
 # On PREEMPT_RT a KUnit test of the kernel's Rust code warns.

@@ -22,8 +22,10 @@ TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
 # Where the test starts another kernel and ends there.
 KEXEC_MACHINES=("intel-kexec intel 2" "amd-kexec amd 2")
-# Where the kernel is told that there are no counters, so that the module does not load.
+# Where the kernel is told that there are no counters, or of an unstable TSC, so that the
+# module does not load.
 BARE_MACHINES=("intel-bare intel 1" "amd-bare amd 1")
+ADRIFT_MACHINES=("intel-adrift intel 1" "amd-adrift amd 1")
 # The same twice, with two CPUs, preemption and hops.
 TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
@@ -65,11 +67,13 @@ if [[ -n $TEST ]]; then
 	[[ $TEST != aperfmperf:pstate_driver* ]] || MACHINES=("${PSTATE_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
 	[[ $TEST != aperfmperf:no_counters ]] || BOOTS=("${BARE_MACHINES[@]/%/ without:one:$TEST}")
+	[[ $TEST != aperfmperf:unstable_tsc ]] || BOOTS=("${ADRIFT_MACHINES[@]/%/ without:one:$TEST}")
 else
 	BOOTS=("${MACHINES[@]/%/ selftests}" "${TOOLS_MACHINES[@]/%/ tools}"
 		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}"
 		"${KEXEC_MACHINES[@]/%/ one:aperfmperf:kexec}"
-		"${BARE_MACHINES[@]/%/ without:one:aperfmperf:no_counters}" "${TWINS[@]}")
+		"${BARE_MACHINES[@]/%/ without:one:aperfmperf:no_counters}"
+		"${ADRIFT_MACHINES[@]/%/ without:one:aperfmperf:unstable_tsc}" "${TWINS[@]}")
 	OTHERS=("report lint scripts/lint.sh" "report core scripts/core-tests.sh"
 		"report broken-rule broken_rule")
 fi

@@ -8,7 +8,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use crate::kernel;
+use crate::log::Tail;
 
 /// The module's name.
 pub const NAME: &CStr = c"kvm_aperfmperf";
@@ -46,6 +49,23 @@ fn insert_file(path: &str, parameters: &CStr) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Fails unless the module refuses to load on this machine, and says that `reason`.
+pub fn expect_refusal(reason: &str) -> Result<()> {
+    let mut tail = Tail::new()?;
+    let error = insert().err().and_then(|error| error.raw_os_error());
+    let log = tail.read()?;
+    ensure!(
+        error == Some(libc::ENODEV),
+        "loading: {error:?}, not ENODEV"
+    );
+    ensure!(!is_loaded(), "it is half loaded");
+    ensure!(
+        log.contains(&format!("kvm_aperfmperf: {reason}")),
+        "it does not say why: {log}"
+    );
+    kernel::expect_no_warning()
 }
 
 /// Unloads the module: delete_module(2).

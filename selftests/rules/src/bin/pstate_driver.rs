@@ -92,7 +92,7 @@ fn samples() -> Result<()> {
     for turn in 0..TURNS {
         // A sample takes the difference to the one before, which is of a guest, too, where
         // all are.
-        if turn / BLOCK % 2 == 0 {
+        if (turn / BLOCK).is_multiple_of(2) {
             vcpu.resume()?;
         } else {
             cpu::spin(TICKS);
