@@ -31,8 +31,9 @@ pub(super) fn code() -> &'static [u8] {
 ///   the VMXON region is; the VMCS is at RBX + 0x1000, and the MSR bitmap, which
 ///   intercepts nothing, at RBX + 0x2000. L2's stack is below 0x104000.
 /// - `vmx_launch L2, L1`: runs L2 at the one label, and L1 at the other when L2
-///   exits. It exits on interrupts, and on what the MSR bitmap says. A VMLAUNCH that
-///   fails exits with the error, negated, in RBP.
+///   exits. It exits on interrupts, on what the MSR bitmap says, and on what a third
+///   argument has of processor-based controls. A VMLAUNCH that fails exits with the
+///   error, negated, in RBP.
 #[macro_export]
 macro_rules! vmx_code {
     ($(#[$attribute:meta])* $name:ident: $($line:literal)+) => {
@@ -69,9 +70,9 @@ macro_rules! vmx_code {
                 "  vmptrld qword ptr [rsp]"
                 ".endm"
 
-                ".macro vmx_launch l2, l1"
+                ".macro vmx_launch l2, l1, processor_based=0"
                 "  control 0x481, 1, 0x4000"        // pin-based: external-interrupt exiting
-                "  control 0x482, 1 << 28, 0x4002"  // processor-based: use MSR bitmaps
+                "  control 0x482, (1 << 28) | \\processor_based, 0x4002" // use MSR bitmaps
                 "  control 0x483, 1 << 9, 0x400c"   // exit: host address-space size
                 "  control 0x484, 1 << 9, 0x4012"   // entry: IA-32e mode guest
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use harness::guest::{Guest, Vcpu};
-use harness::{cpu, ktap, note, vmx_code};
+use harness::{cpu, kernel, ktap, note, vmx_code};
 use kvm_bindings::kvm_regs;
 use perf_metrics::guest::{vcpu, vcpu_without_metrics};
 use perf_metrics::metrics::require;
@@ -26,7 +26,8 @@ const WRMSR: u64 = 32;
 
 vmx_code! {
     /// L1 writes, L2 reads to R8 and writes, L1 reads to R9. L2's reason to exit is in
-    /// RBP, and from R10 to R11 the oracle counted exits by RDMSR and WRMSR.
+    /// RBP, and from R10 to R11 the oracle counted exits by RDMSR and WRMSR. If L1 intercepts
+    /// anything, RSI is what L2's exit stored in L1's list of MSRs.
     l1_and_l2:
         ".macro count_exits register"
         "  mov rbx, -1"
@@ -53,6 +54,14 @@ vmx_code! {
         "jz 3f"
         "or byte ptr [rbx + 0x2800 + 0x329 / 8], 1 << 1"
         "3:"
+        "test edi, edi"
+        "jz 6f"
+        "mov dword ptr [rbx + 0x5000], 0x329"
+        "lea rax, [rbx + 0x5000]"
+        "field 0x2006, rax"     // VM-exit MSR-store address
+        "mov eax, 1"
+        "field 0x400e, rax"     // and count
+        "6:"
         "vmx_launch 4f, 5f"
 
         "4:"
@@ -66,6 +75,7 @@ vmx_code! {
         "5:"
         "mov ecx, 0x4402"       // exit reason
         "vmread rbp, rcx"
+        "mov rsi, [0x105008]"
         "rdmsr64 0x329, r9"
         "exit"
         ".purgem count_exits"
@@ -117,8 +127,10 @@ fn intercepted_by_l1() -> Result<()> {
             [regs.r8, regs.r9, regs.r15] == [read, L1_VALUE, 0],
             "the access took effect"
         );
+        ensure!(regs.rsi == L1_VALUE, "the exit stored {:#x}", regs.rsi);
     }
-    Ok(())
+    // That is KVM's own access, right after an exit for one of L2's.
+    kernel::expect_no_warning()
 }
 
 fn without_the_bit() -> Result<()> {
