@@ -38,4 +38,4 @@ pub mod sweep;
 pub mod tracefs;
 pub mod watch;
 
-pub use pair::{ONE_SWITCH, Pair};
+pub use pair::{ONE_SWITCH, Pair, UNFORESEEN, roundings};

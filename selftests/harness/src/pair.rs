@@ -18,6 +18,19 @@ pub const MSR_IA32_APERF: u32 = 0xe8;
 /// next switch mends them. There are fewer than 200 instructions in between.
 pub const ONE_SWITCH: u64 = 1000;
 
+/// What of that can be in the MSRs, in ticks: by so much the module's lead does not
+/// foresee when a WRMSR takes effect, with all roundings. For sums over more switches
+/// than this, in which not a tick of each may be lost.
+pub const UNFORESEEN: u64 = 32;
+
+/// By how much APERF of the host strays over so many switches, in ticks, at a frequency
+/// that is not the TSC's: nobody knows how far it was on its way to the next tick when it
+/// was written, so that each switch is off by 0.4 ticks, in either direction. Of a million
+/// that makes some 400; this is five times as much, as timers give it a little direction.
+pub fn roundings(switches: u64) -> u64 {
+    2 * switches.isqrt()
+}
+
 /// Values of both counters, or what both advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
@@ -31,10 +44,18 @@ impl Pair {
         self.aperf as f64 / self.mperf as f64
     }
 
+    /// How large an advance is, forwards or backwards.
+    pub fn magnitude(self) -> Pair {
+        Pair {
+            aperf: (self.aperf as i64).unsigned_abs(),
+            mperf: (self.mperf as i64).unsigned_abs(),
+        }
+    }
+
     /// Largest distance of a counter in `self` from the same in `other`.
     pub fn distance(self, other: Pair) -> u64 {
-        let distance = |a: u64, b: u64| (a.wrapping_sub(b) as i64).unsigned_abs();
-        distance(self.aperf, other.aperf).max(distance(self.mperf, other.mperf))
+        let Pair { aperf, mperf } = (self - other).magnitude();
+        aperf.max(mperf)
     }
 }
 
