@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 
-//! Rules host-continuity and guest-mperf over many switches in a random order:
-//! what a switch leaves unaccounted does not add up.
+//! Rules host-continuity, guest-mperf and guest-aperf over many switches in a random
+//! order: what a switch leaves unaccounted does not add up.
 //!
-//! Four vCPUs hop over all CPUs, each in a thread of its own: two that only exit
-//! to user space, one that halts there, and one that halts in the kernel. The main
-//! thread has a higher priority and preempts them, to read the host pair of its own
-//! CPU and of the others.
+//! Five vCPUs hop over all CPUs, each in a thread of its own: two that only exit to user
+//! space, one of the same with values so high that its reads are intercepted, one that
+//! halts there, and one that halts in the kernel. The main thread has a higher priority and
+//! preempts them, to read the host pair of its own CPU and of the others.
 //!
-//! Bound: that of one switch, however many there were. It holds for the host pair of
-//! each CPU against the truth, and for MPERF of the vCPUs that never halt against the
-//! TSC, both from the first switch to the last.
+//! Bounds, however many switches there were, from the first to the last: what the host reads
+//! is the truth, but for one switch; in user space the MSRs differ from it, and MPERF of the
+//! vCPUs that never halt from the TSC, by no more ticks than [`UNFORESEEN`]. In each run
+//! APERF of a vCPU advances by something, and by no more than that of the CPU.
 //!
-//! But for a rounding: nobody knows how far a counter was on its way to the next tick
-//! when it was written. MPERF takes the TSC's; APERF is off by less than a tick for each
-//! switch, in either direction, so that next to nothing adds up. See [`ROUNDINGS`].
+//! But for APERF's [`roundings`].
 //!
 //!   drift [--switches=N] [--seed=S]
 //!
 //! The same seed on the same build is the same run.
+
+mod life;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use fastrand::Rng;
-use harness::guest::{Guest, Vcpu};
 use harness::host::Msrs;
 use harness::module::Module;
-use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio, event};
-use harness::sample::{Distance, Sample, Sampler};
-use harness::{ONE_SWITCH, Pair, cpu, guest_code, ktap, note, oracle, rules};
-use kvm_ioctls::VcpuExit;
+use harness::oracle::{ALL_CPUS, Ratio, THIS_CPU, event};
+use harness::sample::Sampler;
+use harness::{ONE_SWITCH, Pair, UNFORESEEN, cpu, ktap, note, oracle, roundings, rules};
 
-/// In how many switches APERF is off by one more tick, at most. With the truth random,
-/// a million switches come to some 500 ticks; here timers give it a little direction.
-const ROUNDINGS: u64 = 500;
+use life::{Awake, Halting, Life, RATIO, Sleeping};
 
 /// Microseconds between two looks at the host pairs, at most.
 const PAUSE: u64 = 300;
@@ -51,144 +48,6 @@ struct Options {
     /// What the order of all events comes from
     #[arg(long, default_value_t = 1)]
     seed: u64,
-}
-
-guest_code! {
-    halt_in_userspace:
-        "2:"
-        "hlt"
-        "burn 500"
-        "jmp 2b"
-}
-
-guest_code! {
-    /// The timer of the local APIC ends each HLT.
-    halt_in_kernel:
-        "cli"
-        "timer_one_shot"
-        "mov r14, 20000"
-        "2:"
-        "sleep r14"
-        "exit"
-        "jmp 2b"
-}
-
-/// A vCPU between two of its runs, and what it has to keep to.
-trait Life: Send {
-    /// One KVM_RUN, and a look at its outcome.
-    fn run(&mut self) -> Result<()>;
-
-    /// What the guest pair is now.
-    fn pair(&self) -> Result<Pair>;
-}
-
-/// Never halts: its MPERF keeps its distance from the TSC.
-struct Awake {
-    sampler: Sampler,
-    distance: Distance,
-}
-
-impl Awake {
-    fn new() -> Result<Self> {
-        let mut sampler = Sampler::new()?;
-        let distance = Distance::of(&sampler.take()?);
-        Ok(Awake { sampler, distance })
-    }
-}
-
-impl Life for Awake {
-    fn run(&mut self) -> Result<()> {
-        let sample: Sample = self.sampler.take()?;
-        self.distance.narrow(&sample);
-        let error = self.distance.error();
-        ensure!(
-            error <= ONE_SWITCH,
-            "MPERF strayed from the TSC by {error} ticks"
-        );
-        Ok(())
-    }
-
-    fn pair(&self) -> Result<Pair> {
-        self.sampler.vcpu.pair()
-    }
-}
-
-/// Halts in user space: its pair stands still until the next KVM_RUN.
-struct Halting {
-    vcpu: Vcpu,
-    halted: Option<Pair>,
-    _guest: Guest,
-}
-
-impl Halting {
-    fn new() -> Result<Self> {
-        let guest = Guest::new(halt_in_userspace())?;
-        Ok(Halting {
-            vcpu: guest.vcpu(0)?,
-            halted: None,
-            _guest: guest,
-        })
-    }
-}
-
-impl Life for Halting {
-    fn run(&mut self) -> Result<()> {
-        let now = self.vcpu.pair()?;
-        if let Some(halted) = self.halted {
-            ensure!(now == halted, "halted, and advanced by {}", now - halted);
-        }
-        match self.vcpu.fd_mut().run().context("KVM_RUN")? {
-            VcpuExit::Hlt => {}
-            exit => bail!("guest stopped with {exit:?}"),
-        }
-        self.halted = Some(self.vcpu.pair()?);
-        Ok(())
-    }
-
-    fn pair(&self) -> Result<Pair> {
-        self.vcpu.pair()
-    }
-}
-
-/// Halts in the kernel, in each KVM_RUN.
-struct Sleeping {
-    vcpu: Vcpu,
-    last: Pair,
-    /// Before `last` was read.
-    tsc: u64,
-    _guest: Guest,
-}
-
-impl Sleeping {
-    fn new() -> Result<Self> {
-        let tsc = cpu::tsc();
-        let guest = Guest::with_irqchip(halt_in_kernel())?;
-        Ok(Sleeping {
-            vcpu: guest.vcpu(0)?,
-            last: Pair::default(),
-            tsc,
-            _guest: guest,
-        })
-    }
-}
-
-impl Life for Sleeping {
-    fn run(&mut self) -> Result<()> {
-        self.vcpu.resume()?;
-        let tsc = cpu::tsc();
-        let now = self.vcpu.pair()?;
-        let (advance, elapsed) = (now - self.last, cpu::tsc() - self.tsc);
-        ensure!(
-            advance.mperf <= elapsed + ONE_SWITCH,
-            "{advance} in {elapsed} ticks"
-        );
-        (self.last, self.tsc) = (now, tsc);
-        Ok(())
-    }
-
-    fn pair(&self) -> Result<Pair> {
-        self.vcpu.pair()
-    }
 }
 
 /// Runs a vCPU here and there until told to stop.
@@ -209,30 +68,83 @@ fn switches() -> u64 {
     oracle::count(ALL_CPUS, event::PAIR_WRMSR) / 2
 }
 
+/// How far the MSRs of each CPU are ahead of the truth, in user space there.
+fn ahead() -> Result<Vec<Pair>> {
+    let ahead = |cpu| {
+        cpu::pin(cpu)?;
+        let truth = oracle::truth(THIS_CPU);
+        Ok(truth.hardware - truth.host)
+    };
+    (0..cpu::online()).map(ahead).collect()
+}
+
+/// What APERF loses in a switch follows from the frequency before: each CPU has a few at
+/// the frequency of now.
+fn learn_frequency() -> Result<()> {
+    for cpu in 0..cpu::online() {
+        cpu::pin(cpu)?;
+        let mut sampler = Sampler::new()?;
+        for _ in 0..4 {
+            sampler.take()?;
+            cpu::spin(10_000);
+        }
+    }
+    Ok(cpu::pin(0)?)
+}
+
+/// The largest of each counter.
+#[derive(Default)]
+struct Worst(Pair);
+
+impl Worst {
+    fn update(&mut self, off: Pair) {
+        self.0.aperf = self.0.aperf.max(off.aperf);
+        self.0.mperf = self.0.mperf.max(off.mperf);
+    }
+}
+
+/// How often the host pairs were looked at, and the worst errors of what was read and
+/// of what the MSRs held.
+#[derive(Default)]
+struct Looks {
+    count: u64,
+    read: Worst,
+    held: Worst,
+}
+
 /// Looks at the host pairs from anywhere and at any time, until there were
-/// `goal` switches or a vCPU failed. Returns how often it looked and the worst errors.
-fn look(goal: u64, mut random: Rng, stop: &AtomicBool) -> Result<(u64, Pair)> {
+/// `goal` switches or a vCPU failed.
+fn look(goal: u64, mut random: Rng, stop: &AtomicBool) -> Result<Looks> {
     let cpus = cpu::online();
     let msrs: Vec<_> = (0..cpus).map(Msrs::open).collect::<Result<_>>()?;
+    let at_first = ahead()?;
     let _priority = cpu::Alone::on(0)?;
     let start = switches();
-    let (mut looks, mut worst) = (0, Pair::default());
+    let roundings = roundings(goal);
+    let mut looks = Looks::default();
     while switches() - start < goal && !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_micros(random.u64(0..PAUSE)));
         cpu::pin(random.usize(0..cpus))?;
         for (cpu, msrs) in msrs.iter().enumerate() {
             let off = msrs.errors()?;
             ensure!(
-                off.aperf <= ONE_SWITCH + goal / ROUNDINGS && off.mperf <= ONE_SWITCH,
+                off.aperf <= ONE_SWITCH + roundings && off.mperf <= ONE_SWITCH,
                 "the host pair of CPU {cpu} is off by {off}"
             );
-            worst.aperf = worst.aperf.max(off.aperf);
-            worst.mperf = worst.mperf.max(off.mperf);
+            looks.read.update(off);
         }
-        looks += 1;
+        looks.count += 1;
         ktap::alive();
     }
-    Ok((looks, worst))
+    for (cpu, (ahead, at_first)) in ahead()?.into_iter().zip(at_first).enumerate() {
+        let off = (ahead - at_first).magnitude();
+        ensure!(
+            off.aperf <= UNFORESEEN + roundings && off.mperf <= UNFORESEEN,
+            "what the MSRs of CPU {cpu} hold has strayed by {off}"
+        );
+        looks.held.update(off);
+    }
+    Ok(looks)
 }
 
 fn drift() -> Result<()> {
@@ -243,13 +155,15 @@ fn drift() -> Result<()> {
     oracle::require()?;
     cpu::pin(0)?;
     let _module = Module::loaded()?;
-    let _ratio = Ratio::set(ALL_CPUS, RATIO_ONE * 3 / 5);
-    rules::host_pair_may_be_off(ONE_SWITCH + goal / ROUNDINGS);
+    let _ratio = Ratio::set(ALL_CPUS, RATIO);
+    rules::host_pair_may_be_off(ONE_SWITCH + roundings(goal));
     note!("seed {seed}");
+    learn_frequency()?;
 
     let mut lives: Vec<Box<dyn Life>> = vec![
         Box::new(Awake::new()?),
         Box::new(Awake::new()?),
+        Box::new(Awake::intercepted()?),
         Box::new(Halting::new()?),
         Box::new(Sleeping::new()?),
     ];
@@ -275,7 +189,7 @@ fn drift() -> Result<()> {
             .try_for_each(|thread| thread.join().unwrap())?;
         result
     });
-    let (looks, worst) = result.map_err(|error| {
+    let looks = result.map_err(|error| {
         anyhow!(
             "after {} switches, seed {seed}: {error:#}",
             switches() - start
@@ -283,13 +197,13 @@ fn drift() -> Result<()> {
     })?;
 
     note!(
-        "{} switches, {looks} looks at the host pairs, off by {worst}",
-        switches() - start
+        "{} switches, {} looks at the host pairs: reads are off by {}, the MSRs by {}",
+        switches() - start,
+        looks.count,
+        looks.read.0,
+        looks.held.0
     );
-    for life in &lives {
-        note!("a guest: {}", life.pair()?);
-    }
-    Ok(())
+    lives.iter().try_for_each(|life| life.end())
 }
 
 fn main() -> ExitCode {
