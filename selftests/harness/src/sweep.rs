@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::module;
 use crate::oracle::{self, Event, From, Outcome, Point};
+use crate::{module, note};
 
 /// Measures of a point. The first are those of the NMI handler that reads the host
 /// pair, see selftests/modules/nmi_reader.c. In ticks, but for the number of NMIs.
@@ -71,6 +71,8 @@ pub struct Plan {
     pub times: u16,
     pub within: Range<u64>,
     pub which: Which,
+    /// Of how many boundaries the action has to consist at least.
+    pub boundaries: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +103,16 @@ pub fn run(
     let failures = judge()?;
     let after = oracle::point_done(failures);
 
-    ensure!(boundaries > 0, "the code under test was not executed");
+    // One event ends the counting.
+    let least = match plan.which {
+        Which::Every(_) => plan.boundaries,
+        Which::Only(_) => 1,
+    };
+    note!("{boundaries} boundaries");
+    ensure!(
+        boundaries >= least,
+        "the code under test was not executed: {boundaries} boundaries, not {least}"
+    );
     Ok(match plan.which {
         Which::Every(_) => (before..after).map(oracle::point).collect(),
         Which::Only(boundary) => vec![Point {

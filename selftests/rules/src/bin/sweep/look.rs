@@ -4,13 +4,21 @@
 
 use anyhow::{Result, ensure};
 use harness::guest::Vcpu;
-use harness::oracle::{self, THIS_CPU};
+use harness::oracle::{self, RATIO_ONE, THIS_CPU};
 use harness::{Pair, guest_code};
+
+use crate::RATIO;
+
+/// What a guest takes before it looks, in ticks.
+pub const BURN: u64 = 2000;
+/// The same where some of the host's ticks come meanwhile.
+pub const WORK: u64 = 2_000_000;
 
 guest_code! {
     /// Looks at TSC and pair as [`Look`] wants it.
     pub look:
         "2:"
+        "burn 2000"
         "look"
         "exit"
         "jmp 2b"
@@ -22,6 +30,7 @@ guest_code! {
         "2:"
         "rdmsr64 0xe8, r8"
         "wrmsr64 0xe8, r8"
+        "burn 2000"
         "look"
         "exit"
         "jmp 2b"
@@ -45,6 +54,7 @@ guest_code! {
         "mov r14, 100000"
         "2:"
         "sleep r14"
+        "burn 2000"
         "look"
         "exit"
         "jmp 2b"
@@ -83,11 +93,12 @@ impl Look {
         (least - advance).max(advance - most).max(0) as u64
     }
 
-    /// How far this look's APERF is from where it can be: the CPU has other things to do
-    /// than to run the guest.
-    pub fn aperf_error(&self, before: &Look) -> u64 {
+    /// How far this look's APERF is from where it can be, if the guest took `least` ticks
+    /// since `before`: the CPU has other things to do, too.
+    pub fn aperf_error(&self, before: &Look, least: u64) -> u64 {
         let advance = self.pair.aperf.wrapping_sub(before.pair.aperf) as i64;
+        let least = (least * RATIO / RATIO_ONE) as i64;
         let most = self.aperf.wrapping_sub(before.aperf) as i64;
-        (-advance).max(advance - most).max(0) as u64
+        (least - advance).max(advance - most).max(0) as u64
     }
 }

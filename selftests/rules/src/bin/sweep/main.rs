@@ -30,7 +30,7 @@ use harness::ktap::{self, Skip, Test};
 use harness::module::{Helper, Module};
 use harness::oracle::{Event, From, Outcome, Point, RATIO_ONE, Ratio, THIS_CPU};
 use harness::sweep::{self, Plan, Which, measure};
-use harness::{Pair, cpu, kernel, note, oracle};
+use harness::{Pair, UNFORESEEN, cpu, kernel, note, oracle};
 
 use action::{ACTIONS, Action};
 use look::Look;
@@ -40,9 +40,6 @@ const HOST_AHEAD: u64 = 16;
 /// Of all CPUs: a whole number of APERF ticks for each MPERF tick. Nothing is rounded then,
 /// so that an NMI must not find APERF off, nor MPERF behind, by a single tick.
 const RATIO: u64 = 2 * RATIO_ONE;
-/// What a switch may leave, see the lead in the module's calibration, and rounding.
-const LEFT: u64 = 32;
-
 /// How often the test itself has the host pair read in an NMI.
 const NMIS_OF_TEST: u64 = 2;
 
@@ -107,14 +104,14 @@ fn unseen(event: Event) -> u64 {
     }
 }
 
-/// Bits of what is wrong after the action, before which the MSRs were `ahead`. Of the host pair
+/// Bits of what is wrong after `action`, before which the MSRs were `ahead`. Of the host pair
 /// `unseen` ticks may be missing.
-fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool, unseen: u64) -> Result<u32> {
+fn judge(vcpu: &mut Vcpu, action: &Action, before: &Look, ahead: Pair, unseen: u64) -> Result<u32> {
     let user = ahead_of_truth().distance(ahead);
     read_in_nmi();
     let after = Look::take(vcpu)?;
-    let mperf = after.mperf_error(before, c0);
-    let aperf = after.aperf_error(before);
+    let mperf = after.mperf_error(before, action.c0);
+    let aperf = after.aperf_error(before, (action.runs + 1) * action.burn);
 
     let mut failures = 0;
     for (index, error, bound, bit) in [
@@ -127,9 +124,9 @@ fn judge(vcpu: &mut Vcpu, before: &Look, ahead: Pair, c0: bool, unseen: u64) -> 
         (measure::NMI_MPERF_AHEAD, 0, HOST_AHEAD, wrong::HOST),
         (measure::NMI_MPERF_BEHIND, 0, unseen, wrong::HOST),
         (measure::NMI_MPERF_BACKWARDS, 0, 0, wrong::HOST),
-        (measure::USER, user, LEFT, wrong::USER),
-        (measure::GUEST_MPERF, mperf, LEFT, wrong::GUEST),
-        (measure::GUEST_APERF, aperf, LEFT, wrong::GUEST),
+        (measure::USER, user, UNFORESEEN, wrong::USER),
+        (measure::GUEST_MPERF, mperf, UNFORESEEN, wrong::GUEST),
+        (measure::GUEST_APERF, aperf, UNFORESEEN, wrong::GUEST),
     ] {
         if oracle::measure(index, error) > bound {
             failures |= bit;
@@ -174,6 +171,7 @@ fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>>
         times,
         within: sweep::module_text()?,
         which,
+        boundaries: action.boundaries,
     };
     read_in_nmi();
     let ahead = ahead_of_truth();
@@ -182,7 +180,7 @@ fn try_points(action: &Action, event: usize, which: Which) -> Result<Vec<Point>>
     sweep::run(
         &plan,
         || (action.act)(&mut vcpu.borrow_mut()),
-        || judge(&mut vcpu.borrow_mut(), &before, ahead, action.c0, unseen),
+        || judge(&mut vcpu.borrow_mut(), action, &before, ahead, unseen),
     )
 }
 
