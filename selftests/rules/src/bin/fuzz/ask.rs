@@ -59,11 +59,26 @@ pub fn filter(world: &mut World, random: &mut Rng, denied: [bool; 2], write: boo
     }
 }
 
-/// Runs any vCPU until its guest exits, or a signal comes.
-pub fn run(world: &mut World, random: &mut Rng, program: Program, value: u64, microseconds: u64) {
+/// Runs any vCPU until its guest exits, or a signal comes. Now and then user space looks
+/// at its pair before, or after.
+pub fn run(
+    world: &mut World,
+    random: &mut Rng,
+    program: Program,
+    value: u64,
+    microseconds: u64,
+) -> Result<()> {
+    let (host_khz, before, after) = (world.host_khz, random.bool(), random.bool());
+    let mut compared = false;
     world.kick.repeatedly_after(microseconds);
     if let Some((vcpu, _, _)) = world.any_vcpu(random) {
-        vcpu.known = None;
+        if before {
+            vcpu.expect_pair(host_khz)?;
+        }
+        vcpu.known = vcpu.known.take().filter(|_| !program.writes());
+        if let Some(known) = &mut vcpu.known {
+            known.ran = true;
+        }
         let start = kvm_regs {
             rdi: program as u64,
             rsi: value,
@@ -72,9 +87,13 @@ pub fn run(world: &mut World, random: &mut Rng, program: Program, value: u64, mi
         // A vCPU that runs nested, or died, may keep its registers.
         let _ = vcpu.vcpu.fd().set_regs(&start);
         let _ = vcpu.vcpu.fd_mut().run();
-        world.count_run();
+        if after {
+            compared = vcpu.expect_pair(host_khz)?;
+        }
+        world.count_run(compared);
     }
     world.kick.stop();
+    Ok(())
 }
 
 /// Unloads the module if nobody uses it, and loads it again.

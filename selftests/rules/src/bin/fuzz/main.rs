@@ -8,7 +8,8 @@
 //! - the kernel does not warn, and keeps frequency invariance;
 //! - the module has exactly as many users as there are vCPUs with a pair;
 //! - a pair exists exactly if the vCPU's CPUID says so, and between two looks of
-//!   user space advances by no more than the time allows;
+//!   user space, if nobody set it, advances by no more than the time allows: MPERF by the
+//!   TSC's, APERF in KVM_RUN by the CPUs';
 //! - the host pair of each CPU is the truth, but for one switch, and for APERF what
 //!   the changes of frequency leave;
 //! - nothing is left in memory when all VMs are gone.

@@ -28,8 +28,52 @@ pub struct FuzzVcpu {
     pub start: kvm_regs,
     /// It should have a pair.
     pub pair: bool,
-    /// The pair at a TSC, unless something may have changed it since.
-    pub known: Option<(Pair, u64)>,
+    /// What was found last, unless something may have set it since.
+    pub known: Option<Known>,
+}
+
+/// A pair, and how far time was then.
+#[derive(Clone, Copy)]
+pub struct Known {
+    pair: Pair,
+    tsc: u64,
+    /// APERF of all CPUs together.
+    aperf: u64,
+    /// The vCPU has run since.
+    pub ran: bool,
+}
+
+impl Known {
+    fn now(pair: Pair) -> Self {
+        Known {
+            pair,
+            tsc: cpu::tsc(),
+            aperf: aperf_of_all(),
+            ran: false,
+        }
+    }
+
+    /// What the pair can have advanced by since: APERF by no more than the CPUs', and not
+    /// without KVM_RUN; MPERF by no more than a TSC of `khz`.
+    fn most(&self, khz: u64, host_khz: u64) -> Pair {
+        let elapsed = u128::from(cpu::tsc() - self.tsc);
+        let mperf = (elapsed * u128::from(khz) / u128::from(host_khz)) as u64;
+        Pair {
+            aperf: if self.ran {
+                aperf_of_all() - self.aperf + SLACK
+            } else {
+                0
+            },
+            mperf: mperf + SLACK,
+        }
+    }
+}
+
+/// What the CPUs really did.
+fn aperf_of_all() -> u64 {
+    (0..cpu::online() as u64)
+        .map(|cpu| oracle::truth(cpu).host.aperf)
+        .fold(0, u64::wrapping_add)
 }
 
 pub struct FuzzVm {
@@ -54,21 +98,22 @@ pub struct World {
     pub vms: Vec<FuzzVm>,
     pub kick: Kick,
     pub host_khz: u64,
-    /// APERF ticks for each tick of the TSC, as a [`RATIO_ONE`]th: now and the most ever.
+    /// APERF ticks for each tick of the TSC, as a [`RATIO_ONE`]th.
     now: u64,
-    fastest: u64,
     /// The sum of all changes of that.
     changed: u64,
     /// How far each counter of a host pair was off.
     off: Pair,
+    /// How often a guest's pair was compared over KVM_RUN.
+    compared: u64,
     _ratio: Ratio,
     created: Created,
 }
 
 impl FuzzVcpu {
-    /// KVM_GET_MSRS finds a pair or not, as it should, and one that went on.
-    fn expect_pair(&mut self, host_khz: u64, fastest: u64) -> Result<()> {
-        let before = cpu::tsc();
+    /// KVM_GET_MSRS finds a pair or not, as it should, and one that went on. Returns
+    /// whether it was compared with one from before a KVM_RUN.
+    pub fn expect_pair(&mut self, host_khz: u64) -> Result<bool> {
         let found = self
             .vcpu
             .msr(MSR_IA32_APERF)?
@@ -80,29 +125,27 @@ impl FuzzVcpu {
             self.pair
         );
         if !self.pair {
-            return Ok(());
+            return Ok(false);
         }
 
+        let now = Known::now(Pair::default());
         let pair = self.vcpu.pair()?;
-        let khz = u64::from(self.vcpu.fd().get_tsc_khz()?);
-        if let Some((known, since)) = self
+        let known = self
             .known
-            .filter(|(known, _)| known.aperf | known.mperf < HIGH)
-        {
-            let elapsed = cpu::tsc() - since;
-            let advance = pair - known;
-            let most = Pair {
-                aperf: elapsed * fastest / RATIO_ONE + SLACK,
-                mperf: (u128::from(elapsed) * u128::from(khz) / u128::from(host_khz)) as u64
-                    + SLACK,
-            };
-            ensure!(
-                advance.aperf <= most.aperf && advance.mperf <= most.mperf,
-                "in {elapsed} ticks at {khz} kHz, {known} became {pair}"
-            );
-        }
-        self.known = Some((pair, before));
-        Ok(())
+            .replace(Known { pair, ..now })
+            .filter(|known| known.pair.aperf | known.pair.mperf < HIGH);
+        let Some(known) = known else {
+            return Ok(false);
+        };
+        let khz = u64::from(self.vcpu.fd().get_tsc_khz()?);
+        let most = known.most(khz, host_khz);
+        let advance = pair - known.pair;
+        ensure!(
+            advance.aperf <= most.aperf && advance.mperf <= most.mperf,
+            "{} became {pair}, at {khz} kHz: {advance}, but {most} at most",
+            known.pair
+        );
+        Ok(known.ran)
     }
 }
 
@@ -159,9 +202,9 @@ impl World {
             kick: Kick::new()?,
             host_khz: host_khz.into(),
             now: RATIO_ONE,
-            fastest: RATIO_ONE,
             changed: 0,
             off: Pair::default(),
+            compared: 0,
             _ratio: Ratio::set(ALL_CPUS, RATIO_ONE),
             created: Created::default(),
         })
@@ -195,15 +238,16 @@ impl World {
         self.created.vcpus += 1;
     }
 
-    pub fn count_run(&mut self) {
+    /// A run, and whether the pair was compared over it.
+    pub fn count_run(&mut self, compared: bool) {
         self.created.runs += 1;
+        self.compared += u64::from(compared);
     }
 
     /// The CPUs change their frequency.
     pub fn set_ratio(&mut self, ratio: u64) {
         oracle::set_ratio(ALL_CPUS, ratio);
         self.changed += self.now.abs_diff(ratio);
-        self.fastest = self.fastest.max(ratio);
         self.now = ratio;
         rules::host_pair_may_be_off(self.host_errors().aperf);
     }
@@ -250,9 +294,8 @@ impl World {
     }
 
     pub fn expect_pairs(&mut self) -> Result<()> {
-        let (host_khz, fastest) = (self.host_khz, self.fastest);
         for vcpu in self.vms.iter_mut().flat_map(|vm| &mut vm.vcpus) {
-            vcpu.expect_pair(host_khz, fastest)?;
+            self.compared += u64::from(vcpu.expect_pair(self.host_khz)?);
         }
         Ok(())
     }
@@ -263,8 +306,9 @@ impl fmt::Display for World {
         let Created { vms, vcpus, runs } = self.created;
         write!(
             f,
-            "{vms} VMs, {vcpus} vCPUs, {runs} runs; the host pairs were off by {}",
-            self.off
+            "{vms} VMs, {vcpus} vCPUs, {runs} runs, {} pairs compared over them; the host \
+             pairs were off by {}",
+            self.compared, self.off
         )
     }
 }

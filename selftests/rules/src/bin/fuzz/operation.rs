@@ -200,7 +200,7 @@ impl Operation {
                 program,
                 value,
                 microseconds,
-            } => ask::run(world, random, program, value, microseconds),
+            } => ask::run(world, random, program, value, microseconds)?,
             _ => self.ask_vcpu(world, random)?,
         }
         Ok(())
@@ -211,8 +211,15 @@ impl Operation {
         let Some((vcpu, guest, raw)) = world.any_vcpu(random) else {
             return Ok(());
         };
-        // What reads nothing may change the pair.
-        vcpu.known = None;
+        // These may set the pair, or how fast it goes on.
+        if let SetCpuid { .. }
+        | SetMsr { .. }
+        | SetTscKhz { .. }
+        | SetMpState { .. }
+        | KvmclockCtrl = self
+        {
+            vcpu.known = None;
+        }
         let fd = vcpu.vcpu.fd();
         match self {
             SetCpuid { pair } => {

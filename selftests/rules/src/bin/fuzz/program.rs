@@ -17,6 +17,13 @@ pub enum Program {
     Die,
 }
 
+impl Program {
+    /// Whether it may set the pair.
+    pub fn writes(self) -> bool {
+        matches!(self, Program::WriteAperf | Program::WriteMperf)
+    }
+}
+
 pub const PROGRAMS: [Program; 8] = [
     Program::Read,
     Program::WriteAperf,
