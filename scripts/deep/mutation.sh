@@ -42,6 +42,8 @@ killed() {
 	local run=mutant-$1 machine=$2 what=$3 end=${4:-} verdict killer
 
 	verdict=$BUILD/run/$run/verdict
+	# Several times as long as a short test takes with its boot.
+	[[ $end != hang ]] || local -x TIME_LIMIT=30
 	"$ROOT/scripts/boot.sh" "$run" "${machine%-*}" "${machine#*-}" "$what" >&2 || true
 	[[ -s $verdict ]] || die "the machine did not start"
 	if killer=$(grep -m 1 -E "$OWN${end:+|${ENDS[$end]}}" "$verdict"); then
