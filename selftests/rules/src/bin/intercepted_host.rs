@@ -92,22 +92,44 @@ fn expect_frequency(cpu: usize) -> Result<()> {
     Ok(())
 }
 
+/// What has been written to the MSRs of a CPU.
+#[derive(PartialEq)]
+struct Written {
+    apart: Pair,
+    writes: u64,
+}
+
+impl Written {
+    fn to(cpu: usize) -> Self {
+        let truth = oracle::truth(cpu as u64);
+        Written {
+            apart: truth.host - truth.hardware,
+            writes: oracle::count(cpu as u64, event::PAIR_WRMSR),
+        }
+    }
+}
+
 /// Guests' reads are intercepted on `cpu`, and the host's counters are left alone.
 fn expect_intercepted(cpu: usize) -> Result<()> {
     cpu::pin(cpu)?;
-    let apart = || {
-        let truth = oracle::truth(cpu as u64);
-        truth.host - truth.hardware
-    };
-    let written = || oracle::count(cpu as u64, event::PAIR_WRMSR);
-    let before = (apart(), written());
+    let before = Written::to(cpu);
     expect_samples(&mut Sampler::new()?, 1)?;
     expect_frequency(cpu)?;
     let error = MsrDevice::open(cpu)?.error(Way::Offset)?;
     note!("host pair of CPU {cpu} is off by {error} ticks");
     ensure!(error <= ONE_SWITCH, "the host reads a wrong pair");
-    ensure!((apart(), written()) == before, "somebody wrote the MSRs");
+    ensure!(Written::to(cpu) == before, "somebody wrote the MSRs");
     Ok(cpu::pin(0)?)
+}
+
+/// The MSRs of a CPU that is not as it should be have not been written since, nor when the
+/// module measured it.
+fn expect_unwritten(cpu: usize, since: &Written) -> Result<()> {
+    ensure!(
+        Written::to(cpu) == *since,
+        "the module wrote the MSRs of CPU {cpu}"
+    );
+    Ok(())
 }
 
 fn at_load() -> Result<()> {
@@ -117,10 +139,12 @@ fn at_load() -> Result<()> {
     let _ratio = Ratio::set(ALL_CPUS, APERF);
     {
         let _erratum = Ratio::set_mperf(0, MPERF);
+        let before = Written::to(0);
         expect_log(INTERCEPTED, || expect_log(LOADED, module::insert))???;
         for cpu in 0..cpu::online() {
             expect_intercepted(cpu)?;
         }
+        expect_unwritten(0, &before)?;
     }
 
     // With a CPU as it should be, the next load passes reads through.
@@ -149,10 +173,12 @@ fn comes_online() -> Result<()> {
     expect_samples(&mut Sampler::new()?, 0)?;
 
     let _erratum = take_away(&second)?;
+    let before = Written::to(CPU);
     expect_log(INTERCEPTED, || second.set_online(true))??;
     for cpu in [0, CPU] {
         expect_intercepted(cpu)?;
     }
+    expect_unwritten(CPU, &before)?;
     kernel::expect_no_warning()
 }
 
@@ -161,6 +187,7 @@ fn stays_offline() -> Result<()> {
     let mut sampler = Sampler::new()?;
 
     let _erratum = take_away(&second)?;
+    let before = Written::to(CPU);
     let error = expect_log(STAYS_OFFLINE, || second.set_online(true))?.err();
     let error = error.and_then(|error| error.raw_os_error());
     ensure!(
@@ -173,6 +200,7 @@ fn stays_offline() -> Result<()> {
     drop(sampler);
     expect_log(INTERCEPTED, || second.set_online(true))??;
     expect_intercepted(CPU)?;
+    expect_unwritten(CPU, &before)?;
     kernel::expect_no_warning()
 }
 
