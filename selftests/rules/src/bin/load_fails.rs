@@ -70,8 +70,21 @@ fn first_in_init(fail_nth: &FailNth) -> Result<u64> {
     Ok(in_init)
 }
 
-fn expect_nothing_left() -> Result<()> {
+/// How many callbacks the kernel has for CPUs that come and go. It panics here if one that
+/// is left has its name in memory that is no longer the module's.
+fn hotplug_states() -> Result<usize> {
+    let path = "/sys/devices/system/cpu/hotplug/states";
+    let states = fs::read(path).context(path)?;
+    Ok(states.split(|&byte| byte == b'\n').count())
+}
+
+/// `states` are the [`hotplug_states`] without the module.
+fn expect_nothing_left(states: usize) -> Result<()> {
     ensure!(!module::is_loaded(), "it is half loaded");
+    ensure!(
+        hotplug_states()? == states,
+        "its hotplug callbacks are left"
+    );
     ensure!(
         !cpuid::has_pair(&cpuid::supported(&Kvm::new()?)?),
         "KVM offers the feature"
@@ -102,6 +115,7 @@ fn each_step() -> Result<()> {
     oracle::require()?;
     let fail_nth = FailNth::open()?;
     let _module = Module::unloaded()?;
+    let states = hotplug_states()?;
     for cpu in (0..cpu::online()).rev() {
         msr_device::make_true(cpu)?;
     }
@@ -109,7 +123,7 @@ fn each_step() -> Result<()> {
     let (mut own, mut fatal, mut others) = (0, 0, 0);
     for nth in first.. {
         let outcome = Outcome::of(&fail_nth, nth)?;
-        expect_nothing_left()?;
+        expect_nothing_left(states)?;
         if outcome.is_own() {
             (own, others) = (own + 1, 0);
             fatal += usize::from(!outcome.loaded);
@@ -130,7 +144,7 @@ fn each_step() -> Result<()> {
     module::insert().context("it no longer loads")?;
     module::remove()?;
     sleep()?;
-    expect_nothing_left()
+    expect_nothing_left(states)
 }
 
 fn main() -> ExitCode {
