@@ -21,11 +21,14 @@ TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
 # Where Linux controls the frequency.
 PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
 # Where the test starts another kernel and ends there.
-KEXEC_MACHINES=("intel-kexec intel 2" "amd-kexec amd 2")
+KEXECS=("intel-kexec intel 2 one:aperfmperf:kexec" "amd-kexec amd 2 one:aperfmperf:kexec"
+	"intel-kexec-asleep intel 2 one:aperfmperf:kexec,asleep")
 # Where the kernel is told that there are no counters, or of an unstable TSC, so that the
 # module does not load.
-BARE_MACHINES=("intel-bare intel 1" "amd-bare amd 1")
-ADRIFT_MACHINES=("intel-adrift intel 1" "amd-adrift amd 1")
+REFUSALS=("intel-bare intel 1 without:one:aperfmperf:no_counters"
+	"amd-bare amd 1 without:one:aperfmperf:no_counters"
+	"intel-adrift intel 1 without:one:aperfmperf:unstable_tsc"
+	"amd-adrift amd 1 without:one:aperfmperf:unstable_tsc")
 # The same twice, with two CPUs, preemption and hops.
 TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
@@ -66,14 +69,12 @@ if [[ -n $TEST ]]; then
 	[[ $TEST != tools:* ]] || MACHINES=("${TOOLS_MACHINES[@]}")
 	[[ $TEST != aperfmperf:pstate_driver* ]] || MACHINES=("${PSTATE_MACHINES[@]}")
 	BOOTS=("${MACHINES[@]/%/ one:$TEST}")
-	[[ $TEST != aperfmperf:no_counters ]] || BOOTS=("${BARE_MACHINES[@]/%/ without:one:$TEST}")
-	[[ $TEST != aperfmperf:unstable_tsc ]] || BOOTS=("${ADRIFT_MACHINES[@]/%/ without:one:$TEST}")
+	mapfile -t refusals < <(printf '%s\n' "${REFUSALS[@]}" | grep ":$TEST$")
+	((${#refusals[@]} == 0)) || BOOTS=("${refusals[@]}")
 else
 	BOOTS=("${MACHINES[@]/%/ selftests}" "${TOOLS_MACHINES[@]/%/ tools}"
 		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}"
-		"${KEXEC_MACHINES[@]/%/ one:aperfmperf:kexec}"
-		"${BARE_MACHINES[@]/%/ without:one:aperfmperf:no_counters}"
-		"${ADRIFT_MACHINES[@]/%/ without:one:aperfmperf:unstable_tsc}" "${TWINS[@]}")
+		"${KEXECS[@]}" "${REFUSALS[@]}" "${TWINS[@]}")
 	OTHERS=("report lint scripts/lint.sh" "report core scripts/core-tests.sh"
 		"report broken-rule broken_rule")
 fi

@@ -7,12 +7,14 @@
 //! The first half runs in the host: a guest with values far from the host's sleeps and
 //! wakes on CPU 0, and a task on CPU 1 has the kernel started, which moves it to CPU 0. The
 //! module's hook stalls there at each of its instructions, for longer than the guest
-//! sleeps. The second half is the first process of that kernel, and asks the oracle. The
-//! run ends there; so it has a machine of its own, and scripts/boot.sh must be asked for
-//! this test.
+//! sleeps. With the argument "asleep" it does not stall, and the guest sleeps on, so that
+//! the hook alone puts the host pair back. The second half is the first process of that
+//! kernel, and asks the oracle. The run ends there; so it has a machine of its own, and
+//! scripts/boot.sh must be asked for this test.
 //!
 //! Bound: one switch.
 
+use std::env;
 use std::fs;
 use std::ops::Range;
 use std::process::{self, ExitCode};
@@ -50,11 +52,14 @@ const STALL_TICKS: u32 = 22_000_000;
 /// More than the instructions of the hook.
 const STALLS: u16 = 1000;
 
-/// Runs the guest on CPU 0, in front of ordinary tasks, with stalls in the module's hook there.
-fn run_guest(hook: Range<u64>) -> Result<()> {
+/// Runs the guest on CPU 0, in front of ordinary tasks, with stalls in the module's hook
+/// there if it is to wake meanwhile.
+fn run_guest(hook: Range<u64>, wakes: bool) -> Result<()> {
     let _alone = Alone::on(0)?;
-    oracle::within(hook);
-    oracle::inject(Event::Stall { ticks: STALL_TICKS }, STALLS, From::Now, 0);
+    if wakes {
+        oracle::within(hook);
+        oracle::inject(Event::Stall { ticks: STALL_TICKS }, STALLS, From::Now, 0);
+    }
     let guest = Guest::with_irqchip(write_and_sleep())?;
     guest.vcpu(0)?.resume()
 }
@@ -70,10 +75,12 @@ fn start_kernel() -> Result<()> {
     kexec::load(&fs::read("/proc/self/exe")?)?;
 
     let hook = sweep::function("syscore8shutdown")?;
-    thread::spawn(|| run_guest(hook));
+    let wakes = env::args().nth(1).as_deref() != Some("asleep");
+    thread::spawn(move || run_guest(hook, wakes));
     cpu::pin(1)?;
-    // What was printed so far gets out of this kernel.
-    thread::sleep(Duration::from_millis(200));
+    // What was printed so far gets out of this kernel, and the guest is in the middle of a
+    // sleep.
+    thread::sleep(Duration::from_millis(250));
     let deadline = Instant::now() + Duration::from_secs(1);
     // Who reads what was printed may have returned to user space on CPU 0 since it last woke.
     while oracle::truth(0).hardware.mperf < FAR {
