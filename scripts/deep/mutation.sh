@@ -66,6 +66,10 @@ what() {
 		echo "$test"
 		return
 		;;
+	no_counters | unstable_tsc)
+		echo "without:one:aperfmperf:$test"
+		return
+		;;
 	esac
 	[[ $test == *:* ]] || test=aperfmperf:$test
 	grep -qx "${test%%,*}" "${TESTS[@]}" || die "there is no test '$test'"

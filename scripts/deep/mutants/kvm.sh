@@ -29,6 +29,12 @@ mutant pair-outlives-vcpu arch/x86/kvm/x86.c \
 mutant bit-offered-without-module arch/x86/kvm/cpuid.c \
 	's/if (static_branch_unlikely(&aperfmperf_hooked))/if (true)/' \
 	intel-1:opt_in
+mutant pair-for-old-vcpu arch/x86/kvm/cpuid.c \
+	'/if (!kvm_can_set_cpuid_and_feature_msrs(vcpu)) {/,/goto success;/s/goto success;/kvm_aperfmperf_set_cpuid(vcpu);\n\t\t&/' \
+	intel-1:unload_busy
+mutant grant-ignored arch/x86/kvm/cpuid.c \
+	's/kvm_aperfmperf_grant_cpuid(vcpu);/;/' \
+	intel-1:grant
 
 # C0.
 
@@ -38,8 +44,26 @@ mutant mp-state-not-told arch/x86/kvm/x86.h \
 mutant reset-hold-ends-untold arch/x86/kvm/x86.c \
 	'/^static inline int vcpu_block/,/^}/s/kvm_set_mp_state(vcpu, KVM_MP_STATE_RUNNABLE);/if (vcpu->arch.mp_state == KVM_MP_STATE_AP_RESET_HOLD) vcpu->arch.mp_state = KVM_MP_STATE_RUNNABLE; else &/' \
 	intel-1:c0_mp_state
+mutant any-state-but-halted-is-c0 arch/x86/kvm/x86.h \
+	'/^static inline void kvm_set_mp_state/,/^}/s/(vcpu, mp_state == KVM_MP_STATE_RUNNABLE)/(vcpu, mp_state != KVM_MP_STATE_HALTED)/' \
+	intel-1:c0_mp_state
+mutant init-not-told arch/x86/kvm/lapic.c \
+	's/kvm_set_mp_state(vcpu, KVM_MP_STATE_INIT_RECEIVED);/vcpu->arch.mp_state = KVM_MP_STATE_INIT_RECEIVED;/' \
+	intel-1:c0_init_sipi
+mutant sipi-not-told arch/x86/kvm/lapic.c \
+	'/kvm_x86_call(vcpu_deliver_sipi_vector)/,/}/s/kvm_set_mp_state(vcpu, \(.*\));/vcpu->arch.mp_state = \1;/' \
+	intel-1:c0_init_sipi
+mutant init-zeroes-aperf arch/x86/kvm/x86.c \
+	'/^void kvm_vcpu_reset/,/^}/s/^\tkvm_lapic_reset(vcpu, init_event);/&\n\tif (init_event \&\& vcpu->arch.aperfmperf)\n\t\tvcpu->arch.aperfmperf->ops->write(vcpu->arch.aperfmperf, MSR_IA32_APERF, 0);/' \
+	intel-1:c0_init_sipi
+mutant nested-halt-for-ever-intel arch/x86/kvm/vmx/nested.c \
+	'/in case we halted in L2/{n;s/kvm_set_mp_state(vcpu, \(.*\));/vcpu->arch.mp_state = \1;/}' \
+	intel-1:c0_nested_hlt
+mutant nested-halt-for-ever-amd arch/x86/kvm/svm/nested.c \
+	'/in case we halted in L2/{n;s/kvm_set_mp_state(vcpu, \(.*\));/vcpu->arch.mp_state = \1;/}' \
+	amd-1:c0_nested_hlt
 mutant kick-not-told arch/x86/kvm/x86.h \
-	's/if (vcpu->arch\.mp_state != mp_state)/if (vcpu->arch.mp_state != mp_state \&\& !vcpu->arch.pv.pv_unhalted)/' \
+	's/vcpu->arch\.mp_state != mp_state)/vcpu->arch.mp_state != mp_state \&\& !vcpu->arch.pv.pv_unhalted)/' \
 	intel-1:c0_wake
 mutant c0-not-told-at-creation arch/x86/kvm/aperfmperf.c \
 	's/v->ops->set_c0(v, .*);//' \
@@ -68,6 +92,9 @@ mutant pause-not-told arch/x86/kvm/x86.c \
 mutant run-without-load arch/x86/kvm/x86.c \
 	's/kvm_aperfmperf_load(vcpu);//;s/kvm_aperfmperf_put(vcpu);//' \
 	intel-1:guest_aperf
+mutant run-without-put arch/x86/kvm/x86.c \
+	's/kvm_aperfmperf_put(vcpu);//' \
+	intel-1:kill!hang
 mutant load-without-run arch/x86/kvm/aperfmperf.h \
 	'/kvm_aperfmperf_load/,/^}/s/ || !vcpu->wants_to_run//' \
 	intel-1:c0_userspace_hlt
@@ -101,17 +128,29 @@ mutant reads-never-exit arch/x86/kvm/aperfmperf.c \
 mutant raw-reads-exit arch/x86/kvm/aperfmperf.c \
 	'/^bool kvm_need/,/^}/s/if (kvm_aperfmperf_in_guest(vcpu->kvm))/if (false)/' \
 	intel-1:neighbours
-mutant writes-never-exit-intel arch/x86/kvm/vmx/vmx.c \
+mutant aperf-writes-never-exit-intel arch/x86/kvm/vmx/vmx.c \
 	's/MSR_IA32_APERF, MSR_TYPE_R, intercept/MSR_IA32_APERF, MSR_TYPE_RW, intercept/' \
 	intel-1:no_exit
-mutant writes-never-exit-amd arch/x86/kvm/svm/svm.c \
+mutant mperf-writes-never-exit-intel arch/x86/kvm/vmx/vmx.c \
+	's/MSR_IA32_MPERF, MSR_TYPE_R, intercept/MSR_IA32_MPERF, MSR_TYPE_RW, intercept/' \
+	intel-1:no_exit
+mutant aperf-writes-never-exit-amd arch/x86/kvm/svm/svm.c \
+	's/MSR_IA32_APERF, MSR_TYPE_R, intercept/MSR_IA32_APERF, MSR_TYPE_RW, intercept/' \
+	amd-1:no_exit
+mutant mperf-writes-never-exit-amd arch/x86/kvm/svm/svm.c \
 	's/MSR_IA32_MPERF, MSR_TYPE_R, intercept/MSR_IA32_MPERF, MSR_TYPE_RW, intercept/' \
 	amd-1:no_exit
+mutant aperf-reads-exit-intel arch/x86/kvm/vmx/vmx.c \
+	's/vmx_set_intercept_for_msr(vcpu, MSR_IA32_APERF, .*);//' \
+	intel-1:no_exit
 mutant mperf-reads-exit-intel arch/x86/kvm/vmx/vmx.c \
 	's/vmx_set_intercept_for_msr(vcpu, MSR_IA32_MPERF, .*);//' \
 	intel-1:no_exit
 mutant aperf-reads-exit-amd arch/x86/kvm/svm/svm.c \
 	's/svm_set_intercept_for_msr(vcpu, MSR_IA32_APERF, .*);//' \
+	amd-1:no_exit
+mutant mperf-reads-exit-amd arch/x86/kvm/svm/svm.c \
+	's/svm_set_intercept_for_msr(vcpu, MSR_IA32_MPERF, .*);//' \
 	amd-1:no_exit
 
 # Reasons to intercept.
@@ -141,5 +180,8 @@ mutant nested-bitmap-not-merged arch/x86/kvm/vmx/vmx.c \
 	'/^void vmx_recalc_intercepts/,/^}/s/nested_vmx_recalc_msr_bitmap(vcpu);/;/' \
 	intel-1:intercepted_tsc
 mutant nested-msrpm-not-merged arch/x86/kvm/svm/svm.c \
-	'/^static void svm_recalc_intercepts/,/^}/s/kvm_make_request(.*);/;/' \
+	'/^static void svm_recalc_intercepts/,/^}/s/nested_svm_recalc_msrpm(vcpu);/;/' \
 	amd-1:intercepted_tsc
+mutant nested-rdpmc-forgotten arch/x86/kvm/vmx/vmx.c \
+	'/^static void vmx_recalc_instruction_intercepts/,/^}/s/if (is_guest_mode(vcpu))/if (false)/' \
+	intel-1:perf_metrics:nested_rdpmc

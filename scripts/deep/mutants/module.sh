@@ -26,6 +26,15 @@ mutant rate-learns-host-writes src/switch/exchange.rs \
 mutant nmi-not-told src/switch/exchange.rs \
 	's/self\.busy\.store(true, Release);//' \
 	intel-1:sweep intel-1:kunit
+mutant nmi-of-perf-not-told src/switch/exchange.rs \
+	's/self\.busy\.store(true, Release);//' \
+	intel-1:perf_groups
+mutant nmi-finds-no-host-pair src/switch/exchange.rs \
+	's/self\.host\.store(host);//' \
+	intel-1:sweep
+mutant nmi-finds-no-tsc src/switch/exchange.rs \
+	's/self\.host_tsc\.store(.*);//' \
+	intel-1:sweep
 mutant nmi-told-before-host-is-known src/switch/exchange.rs \
 	's/^.*self\.host\.store(host);/self.busy.store(true, Release);\n&/' \
 	intel-1:sweep
@@ -74,6 +83,9 @@ mutant host-write-into-guest src/switch/cpu.rs \
 mutant host-write-not-remembered src/switch/cpu.rs \
 	's/self\.moved\.store(.*);//' \
 	intel-1:host_writes intel-1:kunit
+mutant host-write-keeps-offset src/switch/cpu.rs \
+	's/offset\.with(counter, 0)/offset/' \
+	intel-1:host_writes intel-1:kunit
 mutant restore-nothing src/switch/cpu.rs \
 	's/if self\.state() == State::Host {/if true {/' \
 	intel-1:user_isolation
@@ -84,8 +96,20 @@ mutant leave-after-one-write src/switch/cpu.rs \
 	's/for _ in 0\.\.LEAVES {/for _ in 0..0 {/' \
 	intel-1:clean_exit intel-1:kunit
 mutant any-mperf-is-steady src/switch/calibration.rs \
-	's/let steady = .*;/let steady = true;/' \
+	's/if ticked\.abs_diff(elapsed) > slack {/if false {/' \
 	intel-1:intercepted_host intel-1:kunit
+mutant unsteady-cpu-is-written src/switch/calibration.rs \
+	's/^.*return Calibration::Unsteady;/let _ = self.takes_writes(trial);\n&/' \
+	intel-1:intercepted_host
+mutant lost-writes-unnoticed src/switch/calibration.rs \
+	's/if !self\.takes_writes(trial) {/if false {/' \
+	intel-1:kunit
+mutant unstable-tsc-unnoticed rust/counters.rs \
+	's/bindings::check_tsc_unstable() } != 0/bindings::check_tsc_unstable() } < 0/' \
+	intel-1:unstable_tsc
+mutant missing-feature-unnoticed rust/counters.rs \
+	's/return Err(Missing(name));/let _ = name;/' \
+	intel-1:no_counters
 mutant permit-for-ever src/switch/permit.rs \
 	's/self\.0\.issued\.fetch_sub(1, Relaxed);//' \
 	intel-2:intercepted_host
@@ -119,6 +143,9 @@ mutant pause-not-forgotten-of-qemu src/switch/guest.rs \
 mutant mperf-runs-in-halt src/switch/vcpu.rs \
 	's/if self\.c0 \&\& forward {/if forward {/' \
 	intel-1:guest_halt
+mutant pair-starts-high src/switch/vcpu.rs \
+	'/fn new(/,/^    }/s/pair: Pair::ZERO,/pair: Pair { aperf: 1 << 40, mperf: 1 << 40 },/' \
+	intel-1:power_on
 mutant tsc-never-behind src/switch/vcpu.rs \
 	's/let forward = elapsed >> 63 == 0;/let forward = true;/' \
 	intel-1:kunit
@@ -146,8 +173,14 @@ mutant write-keeps-mode src/switch/vcpu.rs \
 mutant intercept-not-asked src/switch/mode.rs \
 	's/else if asked/else if false/' \
 	intel-1:intercepted_filter
+mutant permit-ignored src/switch/mode.rs \
+	's/if !permitted/if false/' \
+	intel-1:intercepted_host
 mutant ratio-passed-through src/switch/mode.rs \
 	's/!ratio\.is_one()/false/' \
+	intel-1:intercepted_tsc
+mutant ratio-keeps-mode src/switch/vcpu.rs \
+	'/fn set_ratio/,/^    }/s/self\.choose_mode();//' \
 	intel-1:intercepted_tsc
 mutant high-passed-through src/switch/mode.rs \
 	's/(pair\.aperf | pair\.mperf) >= TOO_HIGH/false/' \
@@ -173,12 +206,21 @@ mutant overflow-of-one-only src/switch/overflow.rs \
 mutant later-overflow-wins src/switch/overflow.rs \
 	's/aperf_left > mperf_left/aperf_left < mperf_left/' \
 	intel-1:kunit
+mutant overflow-keeps-mode src/switch/vcpu.rs \
+	'/fn accrue/,/^    }/s/self\.choose_mode();//' \
+	intel-1:intercepted_high
+mutant overflow-stays-metered src/switch/guest.rs \
+	's/self\.change(hw, vcpu, |_| ());/();/' \
+	intel-1:intercepted_high
 
 # Between the logic and the kernel.
 
 mutant user-return-not-armed src/glue.rs \
 	's/here\.restore_on_user_return();//' \
 	intel-1:user_isolation
+mutant user-return-not-armed-rdpru src/glue.rs \
+	's/here\.restore_on_user_return();//' \
+	amd-1:rdpru
 mutant wake-does-not-arm src/glue.rs \
 	'/fn set_c0/,/^    }/s/keep_user_isolation(here);//' \
 	intel-1:user_isolation intel-1:c0_wake
@@ -212,9 +254,18 @@ mutant sched-out-unnoticed-by-hopper rust/preempt.rs \
 mutant sched-in-unnoticed rust/preempt.rs \
 	's/B::load(here, vcpu)/{ let _ = (here, vcpu); }/' \
 	intel-1:guest_steal
+mutant notifier-outlives-run rust/vcpu.rs \
+	's/Preempt::unregister(.*);//' \
+	intel-1:kill!hang
+mutant interrupts-stay-on rust/irq.rs \
+	's/"pushfq", "pop {}", "cli"/"pushfq", "pop {}"/' \
+	intel-1:drift,--switches=20000
 mutant offline-leaves-notifier rust/hotplug.rs \
 	'/fn offline/,$s/here\.restore();//' \
 	intel-2:clean_exit
+mutant offline-unnoticed rust/hotplug.rs \
+	's/Some(offline::<B>)/None/' \
+	intel-2:hotplug
 mutant suspend-with-guest-values rust/syscore.rs \
 	'/fn suspend/,/fn resume/s/on_this_cpu::<B, _>(.*)/()/' \
 	intel-1:suspend
@@ -228,8 +279,8 @@ mutant sleep-not-forgotten-by-load src/glue.rs \
 	'/fn load/,/^    }/s/cpu\.forget_sleep(native, vcpu, &SLEEPS);//' \
 	intel-1:suspend
 mutant shutdown-not-told rust/syscore.rs \
-	's/shutdown: Some(.*),/shutdown: None,/' \
-	amd-2:kexec intel-2:kexec
+	'/fn shutdown/,$s/on_this_cpu::<B, _>(.*)/()/' \
+	intel-2:kexec,asleep
 mutant shutdown-forgets-running-vcpus src/glue.rs \
 	's/if here\.state()\.leaving\.load(Relaxed)/if false/' \
 	amd-2:kexec intel-2:kexec
@@ -242,6 +293,9 @@ mutant anybody-is-granted rust/grant.rs \
 mutant failed-load-leaves-syscore src/kvm_aperfmperf.rs \
 	's/let grant = grant::offer()?;/let Ok(grant) = grant::offer() else { core::mem::forget(syscore); return Err(ENOMEM); };/' \
 	intel-1:load_fails
+mutant failed-load-leaves-hotplug src/kvm_aperfmperf.rs \
+	's/let sleep = SleepNotifier::register()?;/let Ok(sleep) = SleepNotifier::register() else { core::mem::forget(hotplug); return Err(ENOMEM); };/' \
+	intel-1:load_fails!panic
 mutant vcpu-never-freed rust/vcpu.rs \
 	's/drop(unsafe { KBox/core::mem::forget(unsafe { KBox/' \
 	intel-1:fuzz,--operations=20000
