@@ -42,6 +42,7 @@ fn in_copies(watched: u64, deed: impl FnOnce() -> Result<()>) -> Result<Vec<Outc
         times: 1,
         within: sweep::module_text()?,
         which: Which::Every(STRIDE),
+        boundaries: 1,
     };
     let elapsed = Cell::new(0);
     oracle::watch(watched, ONE_SWITCH);
