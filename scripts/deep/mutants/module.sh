@@ -14,6 +14,12 @@ mutant loss-not-counted src/switch/exchange.rs \
 mutant loss-rarely-not-counted src/switch/exchange.rs \
 	's/host\.plus(lost)/host.plus(if before.tsc \& 1023 == 0 { Pair::ZERO } else { lost })/' \
 	intel-2:drift,--switches=20000
+mutant tick-lost-now-and-then src/switch/exchange.rs \
+	's/host\.plus(lost)/host.plus(lost).minus(Pair { aperf: 0, mperf: u64::from(before.tsc \& 3 == 0) })/' \
+	intel-1:host_continuity
+mutant tick-lost-at-random src/switch/exchange.rs \
+	's/host\.plus(lost)/host.plus(lost).minus(Pair { aperf: 0, mperf: u64::from(before.tsc \& 3 == 0) })/' \
+	intel-1:drift
 mutant aperf-lost-at-base-frequency src/switch/exchange.rs \
 	's/self\.rate\.advance(elapsed)/Pair { aperf: elapsed, mperf: elapsed }/' \
 	intel-1:host_continuity
@@ -122,6 +128,9 @@ mutant resume-keeps-rate src/switch/calibration.rs \
 mutant checkpoint-without-pair src/switch/guest.rs \
 	's/vcpu\.pair = sample\.pair;//' \
 	intel-1:guest_exit
+mutant aperf-jumps-at-checkpoint src/switch/guest.rs \
+	's/vcpu\.pair = sample\.pair;/&\n                vcpu.pair.aperf = vcpu.pair.aperf.wrapping_add(1 << 24);/' \
+	intel-1:fuzz
 mutant checkpoint-without-lag src/switch/guest.rs \
 	's/sample\.tsc\.wrapping_sub(lag)/sample.tsc/' \
 	intel-1:guest_exit intel-1:kunit
