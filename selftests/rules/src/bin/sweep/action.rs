@@ -86,7 +86,7 @@ pub const ACTIONS: [Action; 8] = [
         act: steal,
         runs: 2,
         boundaries: 20_000,
-        stride: 7,
+        stride: 31,
     },
     Action {
         name: "get",
