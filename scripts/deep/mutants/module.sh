@@ -6,7 +6,7 @@
 # Replacing the values in the MSRs.
 
 mutant offset-not-stored src/switch/exchange.rs \
-	's/self\.offset\.store(host\.plus(lost).*);//' \
+	's/self\.offset\.store(host\.plus(lost).*);/if self.lead.load(Relaxed) == 0 { & }/' \
 	intel-1:host_continuity
 mutant loss-not-counted src/switch/exchange.rs \
 	's/host\.plus(lost)/host/' \
@@ -61,7 +61,7 @@ mutant sample-in-two-copies src/switch/exchange.rs \
 	intel-1:sweep
 mutant exchange-never-again src/switch/exchange.rs \
 	's/^const EXCHANGES: usize = 3;/const EXCHANGES: usize = 1;/' \
-	intel-1:kunit
+	intel-1:kunit!panic
 mutant write-without-lead src/switch/exchange.rs \
 	's/self\.lead\.load(Relaxed)/0/' \
 	intel-1:kunit
@@ -271,7 +271,7 @@ mutant interrupts-stay-on rust/irq.rs \
 	intel-1:drift,--switches=20000
 mutant offline-leaves-notifier rust/hotplug.rs \
 	'/fn offline/,$s/here\.restore();//' \
-	intel-2:clean_exit
+	intel-2:clean_exit!panic
 mutant offline-unnoticed rust/hotplug.rs \
 	's/Some(offline::<B>)/None/' \
 	intel-2:hotplug
@@ -301,7 +301,7 @@ mutant anybody-is-granted rust/grant.rs \
 	intel-1:grant
 mutant failed-load-leaves-syscore src/kvm_aperfmperf.rs \
 	's/let grant = grant::offer()?;/let Ok(grant) = grant::offer() else { core::mem::forget(syscore); return Err(ENOMEM); };/' \
-	intel-1:load_fails
+	intel-1:load_fails!panic
 mutant failed-load-leaves-hotplug src/kvm_aperfmperf.rs \
 	's/let sleep = SleepNotifier::register()?;/let Ok(sleep) = SleepNotifier::register() else { core::mem::forget(hotplug); return Err(ENOMEM); };/' \
 	intel-1:load_fails!panic
@@ -322,7 +322,7 @@ mutant put-traced-backwards src/observe.rs \
 	intel-1:tracepoints
 mutant open-file-does-not-pin rust/debugfs.rs \
 	's/owner: this_module.*,//' \
-	intel-1:debugfs
+	intel-1:debugfs!panic
 mutant files-stay rust/debugfs.rs \
 	's/bindings::debugfs_remove(self\.0)/()/' \
 	intel-1:debugfs
