@@ -3,7 +3,8 @@
 //! Guest APERF/MPERF without VM exits.
 //!
 //! - `switch/`: what is in the MSRs, and how it changes. Pure logic.
-//! - `glue`: that logic on the real counters.
+//! - `native`: the real counters beneath it.
+//! - `glue`: what KVM and the kernel call, carried out by that logic.
 //! - `grant`: a VM gets a pair although its VMM does not ask for one.
 //! - `observe`: what it tells an administrator.
 //! - here: the module's life.
@@ -14,6 +15,7 @@
 
 mod glue;
 mod grant;
+mod native;
 mod observe;
 mod switch;
 

@@ -240,7 +240,7 @@ mutant raw-reader-gets-no-restore src/glue.rs \
 	'/fn host_restore/,/^    }/s/on_host(here.*;//' \
 	intel-1:user_isolation
 mutant guest-reads-mperf-only src/glue.rs \
-	's/guest\.vcpu\.passthrough()/{ let _ = guest; false }/;s/cpu\.guest_read(native, vcpu, msr\.into())/{ let _ = msr; cpu.guest_read(native, vcpu, Counter::Mperf) }/' \
+	's/guest\.vcpu\.passthrough()/{ let _ = guest; false }/;s/cpu\.guest_read(native, vcpu, msr\.into())/{ let _ = msr; cpu.guest_read(native, vcpu, crate::switch::Counter::Mperf) }/' \
 	intel-2:tools:qemu_guest
 mutant permits-never-issued src/glue.rs \
 	's/PERMITS\.issue()/None/' \
