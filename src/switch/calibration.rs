@@ -87,6 +87,9 @@ impl Cpu {
     }
 
     /// Whether both counters go where they are written to.
+    ///
+    /// They are back before IRQs are enabled. When the module is loaded and readers do not add the
+    /// offset yet, an NMI in which perf reads them may see the move; no other reader can.
     fn takes_writes(&self, hw: &impl Hardware) -> bool {
         self.exchange(hw, |_, host| Incoming {
             pair: Pair {
