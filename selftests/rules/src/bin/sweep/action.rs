@@ -85,8 +85,8 @@ pub const ACTIONS: [Action; 8] = [
         c0: true,
         act: steal,
         runs: 2,
-        boundaries: 20_000,
-        stride: 31,
+        boundaries: 7_000,
+        stride: 13,
     },
     Action {
         name: "get",
