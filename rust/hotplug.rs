@@ -27,9 +27,9 @@ use crate::{
     counters::Counters, //
 };
 
-/// Has [`Backend::calibrate`] and [`Backend::online`] called on each CPU, now or when it comes
-/// online, and
-/// [`Backend::offline`] when the CPU goes offline or this is dropped.
+/// Has [`Backend::calibrate`] and then [`Backend::online`] called on each CPU, now or when it
+/// comes online. Has [`Backend::offline`] called when the CPU goes offline, or when this is
+/// dropped.
 ///
 /// # Invariants
 ///
