@@ -96,7 +96,7 @@ check-deep: machine
 fmt: kernel
 	find rust src -name '*.rs' -exec \
 		rustfmt --edition 2021 --config-path $(build)/kernel/.rustfmt.toml {} +
-	cargo fmt --all --manifest-path selftests/Cargo.toml
+	find selftests -name target -prune -o -name '*.rs' -exec rustfmt --edition 2024 {} +
 
 # Sphinx and all that it needs, at exactly the versions that are known to work.
 venv := $(build)/venv

@@ -26,7 +26,7 @@ core_clippy() {
 }
 
 selftests_rustfmt() {
-	cargo-fmt --check --all --manifest-path selftests/Cargo.toml
+	find selftests -name target -prune -o -name '*.rs' -exec rustfmt --check --edition 2024 {} +
 }
 
 selftests_clippy() {

@@ -17,7 +17,7 @@ list() {
 	local vendor
 
 	for vendor in intel amd; do
-		sed -nE "s/^        name: \"([a-z]+)\",$/$vendor-\1/p" "$ROOT/selftests/rules/src/bin/sweep/action.rs"
+		sed -nE "s/^        name: \"([a-z]+)\",$/$vendor-\1/p" "$ROOT/selftests/rules/src/sweep/action.rs"
 	done
 }
 

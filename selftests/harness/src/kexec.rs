@@ -81,10 +81,10 @@ fn memory_map() -> Result<Vec<u8>> {
     Ok(map)
 }
 
-/// An initramfs whose only file is `/init`.
-fn initramfs(init: &[u8]) -> Vec<u8> {
+/// An initramfs with a single file.
+fn initramfs(name: &str, program: &[u8]) -> Vec<u8> {
     let mut archive = Vec::new();
-    for (name, mode, contents) in [("init", 0o100_755, init), ("TRAILER!!!", 0, &[][..])] {
+    for (name, mode, contents) in [(name, 0o100_755, program), ("TRAILER!!!", 0, &[][..])] {
         let (size, name_size) = (contents.len(), name.len() + 1);
         let fields = [0, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
         archive.extend(b"070701");
@@ -100,11 +100,13 @@ fn initramfs(init: &[u8]) -> Vec<u8> {
     archive
 }
 
-/// Loads the host's kernel once more, to run `init` as its first process.
-pub fn load(init: &[u8]) -> Result<()> {
+/// Loads the host's kernel once more, to run this program as its first process, which is
+/// called `name`.
+pub fn load(name: &str) -> Result<()> {
     let image = fs::read(KERNEL).context(KERNEL)?;
-    let cmdline = [fs::read("/proc/cmdline")?.trim_ascii(), b"\0"].concat();
-    let initrd = initramfs(init);
+    let init = format!(" rdinit=/{name}\0");
+    let cmdline = [fs::read("/proc/cmdline")?.trim_ascii(), init.as_bytes()].concat();
+    let initrd = initramfs(name, &fs::read("/proc/self/exe")?);
 
     let setup_size = (number(&image, 0x1f1, 1) as usize + 1) * 512;
     let header_end = 0x202 + number(&image, 0x201, 1) as usize;
