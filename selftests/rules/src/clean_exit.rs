@@ -79,8 +79,12 @@ fn refuses_while_in_use() -> Result<()> {
     expect_host_pair()
 }
 
+/// How often something of a killed guest may be gone before it is looked at.
+const ATTEMPTS: usize = 20;
+
 /// A vCPU thread that is killed never returns to user space, and an idle CPU
-/// has no reason to: the guest's values stay in its MSRs until somebody cares.
+/// has no reason to: the guest's values stay in its MSRs until somebody cares, or any
+/// task returns to user space there.
 fn cleans_up_after_killed_guest() -> Result<()> {
     oracle::require()?;
     cpu::require_two()?;
@@ -88,24 +92,32 @@ fn cleans_up_after_killed_guest() -> Result<()> {
     let _module = Module::unloaded()?;
     module::insert()?;
 
-    let child = Child::start(|| spin_for_ever(1))?;
+    for _ in 0..ATTEMPTS {
+        kill_guest(1)?;
+        if remove_while_read(1)? {
+            expect_host_pair()?;
+            // It returns to user space: nothing of the module's is called any more.
+            cpu::pin(1)?;
+            return Ok(cpu::pin(0)?);
+        }
+    }
+    bail!("nothing is left of any of {ATTEMPTS} guests")
+}
+
+fn kill_guest(cpu: usize) -> Result<()> {
+    let child = Child::start(|| spin_for_ever(cpu))?;
     while module::users()? == 0 {
         thread::sleep(Duration::from_millis(1));
     }
     thread::sleep(Duration::from_millis(10));
-    child.kill()?;
-
-    remove_while_read(1)?;
-    expect_host_pair()?;
-    // It returns to user space: nothing of the module's is called any more.
-    cpu::pin(1)?;
-    Ok(cpu::pin(0)?)
+    child.kill()
 }
 
-/// Rule host-continuity: readers use the offset for as long as there is one.
+/// Rule host-continuity: readers use the offset for as long as there is one. False, with
+/// the module still there, if nothing of the guest is left on `cpu`.
 ///
 /// Says nothing before the end: who reads it runs on that CPU and returns to user space.
-fn remove_while_read(cpu: usize) -> Result<()> {
+fn remove_while_read(cpu: usize) -> Result<bool> {
     let msrs = Msrs::open(cpu)?;
     let gone = AtomicBool::new(false);
     let (left, reads, worst) = thread::scope(|scope| -> Result<(u64, u64, u64)> {
@@ -122,20 +134,23 @@ fn remove_while_read(cpu: usize) -> Result<()> {
         // It has begun to read.
         thread::sleep(Duration::from_millis(5));
         let left = error(cpu as u64);
-        let removed = module::remove();
+        let removed = if left > ONE_SWITCH {
+            module::remove()
+        } else {
+            Ok(())
+        };
         gone.store(true, Ordering::Relaxed);
         let (reads, worst) = reader.join().unwrap()?;
         removed?;
         Ok((left, reads, worst))
     })?;
     note!("CPU {cpu} after the kill: error {left} ticks");
-    ensure!(left > ONE_SWITCH, "nothing is left of the guest");
     note!("{reads} reads of CPU {cpu} in the meantime, worst error {worst} ticks");
     ensure!(
         worst <= ONE_SWITCH,
         "the host pair of CPU {cpu} was off by {worst} ticks"
     );
-    Ok(())
+    Ok(left > ONE_SWITCH)
 }
 
 fn spin_for_ever(cpu: usize) -> Result<()> {
