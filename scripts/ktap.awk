@@ -1,8 +1,9 @@
 #!/usr/bin/awk -f
 # SPDX-License-Identifier: GPL-2.0
 #
-# Count the results in KTAP files, and print each failure and, as the last line,
-# "N passed, N failed, N skipped". The exit status is 1 if anything failed.
+# Count the results in KTAP files, and print each failure with what the test last said
+# about it and, as the last line, "N passed, N failed, N skipped". The exit status is 1
+# if anything failed.
 #
 # A test with results of its own counts for these, not for itself; but if it
 # failed although they all passed (it crashed, say) it counts as one failure.
@@ -16,9 +17,11 @@ function strip(    depth) {
 	return depth + 0
 }
 
-function failure(what) {
+function failure(what,    i) {
 	failed++
 	print file ": " test what
+	for (i = notes > 4 ? notes - 3 : 1; i <= notes; i++)
+		print "  # " note[i]
 }
 
 # Close the list of results at a depth, and forget it.
@@ -36,6 +39,7 @@ function close_file(    depth) {
 		close_plan(depth)
 	split("", outcome)
 	test = ""
+	notes = 0
 	if (file != "" && !results)
 		failure("no results")
 }
@@ -70,11 +74,14 @@ sub(/^(selftests|Subtest): /, "") { test = $0 ": " }
 	else if (bad && parts != "bad")
 		failure($0)
 	outcome[depth + 1] = ""
+	notes = 0
 	if (bad || parts == "bad")
 		outcome[depth] = "bad"
 	else if (outcome[depth] == "")
 		outcome[depth] = "good"
 }
+
+!/^((not )?ok [0-9]|1\.\.[0-9]|K?TAP version)/ { note[++notes] = $0 }
 
 END {
 	close_file()
