@@ -8,7 +8,8 @@
 # be one test with arguments, such as one:aperfmperf:drift,--seed=7. All of it
 # goes into build/run/NAME: bochsrc, serial (the console), emulator.log, and
 # verdict. The verdict comes over a channel of its own; the console is for people.
-# BZIMAGE may name another kernel, and OVERLAY an initramfs with files that take the
+# PHASE=N has it begin N microseconds later, so that everything meets the kernel's ticks
+# elsewhere. BZIMAGE may name another kernel, and OVERLAY an initramfs with files that take the
 # place of those in the root file system.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
@@ -66,6 +67,8 @@ esac
 case $RUN in
 one:*) ARGUMENTS+=' kunit.enable=0' ;;
 esac
+
+[[ -z ${PHASE:-} ]] || ARGUMENTS+=" aperfmperf.phase=$PHASE"
 
 # A disc without dates and identifiers of its own, so that the same files boot
 # in the same number of ticks.

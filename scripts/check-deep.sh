@@ -14,14 +14,16 @@ set -euo pipefail
 . "$(dirname "$0")/lib/cache.sh"
 
 WANTED=${1:-}
-PARTS=(hot-paths series upstream qemu sweep mutation fuzz drift)
+PARTS=(hot-paths series upstream qemu phases sweep mutation fuzz drift)
 RESULTS=$BUILD/results-deep
 MACHINE=$(hash_of "$(readlink "$BUILD/kernel")" "$(readlink "$BUILD/bochs")" "$ROOT/scripts/boot.sh")
 
 # $1: part. The root file systems of its machines.
 roots() {
 	echo "$BUILD/initramfs/host.cpio.zst"
-	[[ $1 != mutation ]] || echo "$BUILD/initramfs/perf_metrics.cpio.zst"
+	case $1 in
+	mutation | phases) echo "$BUILD/initramfs/perf_metrics.cpio.zst" ;;
+	esac
 }
 
 # $1: part. "PART:CASE HASH" for each of its cases that are wanted.

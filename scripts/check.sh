@@ -8,29 +8,11 @@
 # and were skipped.
 set -euo pipefail
 . "$(dirname "$0")/lib/env.sh"
+. "$(dirname "$0")/lib/boots.sh"
 
 TEST=${1:-}
 RESULTS=$BUILD/results
 OTHERS=()
-# All lists have the longest first, so that no CPU waits for another in the end.
-MACHINES=("amd-2 amd 2" "intel-2 intel 2" "amd-1 amd 1" "intel-1 intel 1")
-# Where guests have the mediated PMU.
-PMU_MACHINES=("intel-pmu-2 intel 2" "intel-pmu-1 intel 1")
-# With QEMU and an operator's tools.
-TOOLS_MACHINES=("intel-tools intel 2" "amd-tools amd 2")
-# Where Linux controls the frequency.
-PSTATE_MACHINES=("intel-pstate intel 2" "amd-pstate amd 2")
-# Where the test starts another kernel and ends there.
-KEXECS=("intel-kexec intel 2 one:aperfmperf:kexec" "amd-kexec amd 2 one:aperfmperf:kexec"
-	"intel-kexec-asleep intel 2 one:aperfmperf:kexec,asleep")
-# Where the kernel is told that there are no counters, or of an unstable TSC, so that the
-# module does not load.
-REFUSALS=("intel-bare intel 1 without:one:aperfmperf:no_counters"
-	"amd-bare amd 1 without:one:aperfmperf:no_counters"
-	"intel-adrift intel 1 without:one:aperfmperf:unstable_tsc"
-	"amd-adrift amd 1 without:one:aperfmperf:unstable_tsc")
-# The same twice, with two CPUs, preemption and hops.
-TWINS=("twin-1 intel 2 one:aperfmperf:drift" "twin-2 intel 2 one:aperfmperf:drift")
 
 # report NAME COMMAND...: keep the KTAP that COMMAND prints, and say when it is done.
 report() {
@@ -72,9 +54,7 @@ if [[ -n $TEST ]]; then
 	mapfile -t refusals < <(printf '%s\n' "${REFUSALS[@]}" | grep ":$TEST$")
 	((${#refusals[@]} == 0)) || BOOTS=("${refusals[@]}")
 else
-	BOOTS=("${MACHINES[@]/%/ selftests}" "${TOOLS_MACHINES[@]/%/ tools}"
-		"${PMU_MACHINES[@]/%/ perf_metrics}" "${PSTATE_MACHINES[@]/%/ pstate}"
-		"${KEXECS[@]}" "${REFUSALS[@]}" "${TWINS[@]}")
+	BOOTS=("${SUITES[@]}" "${KEXECS[@]}" "${REFUSALS[@]}" "${TWINS[@]}")
 	OTHERS=("report lint scripts/lint.sh" "report core scripts/core-tests.sh"
 		"report broken-rule broken_rule")
 fi
