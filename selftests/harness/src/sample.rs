@@ -53,7 +53,13 @@ impl Sampler {
 
     /// A VM whose vCPU runs a guest of its own, which takes the samples.
     pub fn nested() -> Result<Self> {
-        let (guest, vcpu) = nested::sampler()?;
+        let (guest, vcpu) = nested::sampler(false)?;
+        Ok(Sampler { vcpu, guest })
+    }
+
+    /// The same, where the guest's guest has a TSC of half the frequency.
+    pub fn nested_scaled() -> Result<Self> {
+        let (guest, vcpu) = nested::sampler(true)?;
         Ok(Sampler { vcpu, guest })
     }
 

@@ -16,6 +16,8 @@ use anyhow::{Result, ensure};
 use crate::guest::{Guest, Vcpu};
 use crate::{Pair, cpu};
 
+pub use vmx::allow as allow_vmx;
+
 /// L2 halts for as long as this, but for the way from L1's timer to its HLT.
 pub const HALT_MS: u64 = 10;
 
@@ -23,6 +25,8 @@ pub const HALT_MS: u64 = 10;
 const INTERCEPT: u64 = 1 << 0;
 /// L2 takes samples.
 const SAMPLE: u64 = 1 << 1;
+/// VMX: L1 has L2's TSC scaled to half of its own.
+const SCALE: u64 = 1 << 2;
 
 /// Code of L1 and L2: the words of a macro, and those that do not depend on the vendor.
 macro_rules! nested_code {
@@ -142,9 +146,13 @@ fn begin(argument: u64) -> Result<(Guest, Vcpu)> {
     Ok((guest, vcpu))
 }
 
-/// A vCPU whose L2 takes a sample on each run.
-pub(crate) fn sampler() -> Result<(Guest, Vcpu)> {
-    begin(SAMPLE)
+/// A vCPU whose L2 takes a sample on each run, at L1's frequency of the TSC or at half of it.
+pub(crate) fn sampler(scaled: bool) -> Result<(Guest, Vcpu)> {
+    let (guest, vcpu) = begin(if scaled { SAMPLE | SCALE } else { SAMPLE })?;
+    if scaled && cpu::is_amd() {
+        svm::halve_tsc(&vcpu)?;
+    }
+    Ok((guest, vcpu))
 }
 
 /// A vCPU that can be an L1.

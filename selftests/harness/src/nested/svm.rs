@@ -2,13 +2,25 @@
 
 //! L1 with SVM enabled (APM, "Layout of VMCB").
 
+use anyhow::{Context, Result};
+
 use super::{Reasons, nested_code};
+use crate::guest::Vcpu;
 
 /// APM, "SVM Intercept Codes".
 pub(super) const REASONS: Reasons = Reasons {
     interrupt: 0x60,
     rdmsr: 0x7c,
 };
+
+/// L1's L2 has half of its TSC.
+pub(super) fn halve_tsc(vcpu: &Vcpu) -> Result<()> {
+    /// APM, "TSC Ratio MSR": what an L1 scales the TSC of its guest by.
+    const MSR_AMD64_TSC_RATIO: u32 = 0xc000_0104;
+    const HALF: u64 = 1 << 31;
+    vcpu.set_msr(MSR_AMD64_TSC_RATIO, HALF)
+        .context("L1 cannot scale the TSC")
+}
 
 pub(super) fn code() -> &'static [u8] {
     l1_and_l2()

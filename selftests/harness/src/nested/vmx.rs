@@ -14,7 +14,7 @@ pub(super) const REASONS: Reasons = Reasons {
 };
 
 /// IA32_FEATURE_CONTROL, as firmware leaves it: VMXON outside of SMX is allowed.
-pub(super) fn allow(vcpu: &Vcpu) -> Result<()> {
+pub fn allow(vcpu: &Vcpu) -> Result<()> {
     const IA32_FEATURE_CONTROL: u32 = 0x3a;
     const LOCK_AND_VMXON: u64 = (1 << 0) | (1 << 2);
     vcpu.set_msr(IA32_FEATURE_CONTROL, LOCK_AND_VMXON)
@@ -158,7 +158,13 @@ nested_code! {
         "jz 2f"
         "mov word ptr [rbx + 0x2000 + 0xe7 / 8], 0x0180" // reads of 0xe7 and 0xe8
         "2:"
-        "vmx_launch 4f, 5f"
+        "test edi, 4"               // SCALE
+        "jz 3f"
+        "control 0x48b, 1 << 25, 0x401e" // secondary: use TSC scaling
+        "mov rax, 1 << 47"
+        "field 0x2032, rax"         // TSC multiplier: a half
+        "3:"
+        "vmx_launch 4f, 5f, (1 << 31) | (1 << 3)" // secondary controls, TSC offsetting
 
         "4:"
         "l2 0x11f"                  // VMX exits by RDMSR
