@@ -161,9 +161,12 @@ mutant aperf-filter-ignored arch/x86/kvm/aperfmperf.c \
 mutant mperf-filter-ignored arch/x86/kvm/aperfmperf.c \
 	's/!kvm_msr_allowed(vcpu, MSR_IA32_MPERF, KVM_MSR_FILTER_READ)/false/' \
 	intel-1:intercepted_filter
-mutant ratio-of-l2 arch/x86/kvm/aperfmperf.c \
+mutant ratio-of-l2-amd arch/x86/kvm/aperfmperf.c \
 	's/vcpu->arch\.l1_tsc_scaling_ratio/vcpu->arch.tsc_scaling_ratio/' \
 	amd-1:intercepted_tsc
+mutant ratio-of-l2-intel arch/x86/kvm/aperfmperf.c \
+	's/vcpu->arch\.l1_tsc_scaling_ratio/vcpu->arch.tsc_scaling_ratio/' \
+	intel-1:intercepted_tsc
 mutant catchup-ignored arch/x86/kvm/aperfmperf.c \
 	's/if (vcpu->arch\.tsc_always_catchup)/if (false)/' \
 	amd-1:intercepted_catchup
@@ -185,3 +188,6 @@ mutant nested-msrpm-not-merged arch/x86/kvm/svm/svm.c \
 mutant nested-rdpmc-forgotten arch/x86/kvm/vmx/vmx.c \
 	'/^static void vmx_recalc_instruction_intercepts/,/^}/s/if (is_guest_mode(vcpu))/if (false)/' \
 	intel-1:perf_metrics:nested_rdpmc
+mutant nested-controls-forgotten arch/x86/kvm/vmx/vmx.c \
+	'/^void vmx_recalc_intercepts/,/^}/s/nested.recalc_vmcs01_intercepts = true;/nested.recalc_vmcs01_intercepts = false;/' \
+	intel-1:perf_metrics:nested_restored

@@ -41,6 +41,9 @@ mutant metrics-rdpmc-not-emulated arch/x86/kvm/pmu.c \
 mutant metrics-not-merged-for-l2 arch/x86/kvm/vmx/nested.c \
 	's/nested_vmx_merge_msr_bitmaps_rw(MSR_PERF_METRICS);//' \
 	intel-1:perf_metrics:metrics_nested
+mutant metrics-emulated-read-warns arch/x86/kvm/vmx/pmu_intel.c \
+	's/msr_info->data = pmu->perf_metrics;/WARN_ON_ONCE(!msr_info->host_initiated);&/' \
+	intel-1:perf_metrics:metrics_nested
 
 # Load and put.
 

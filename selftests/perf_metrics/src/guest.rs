@@ -2,7 +2,7 @@
 
 //! vCPUs with some or all of a PMU.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use harness::guest::{Guest, Vcpu, cpuid};
 use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::Kvm;
@@ -18,7 +18,7 @@ pub fn offered_capabilities(kvm: &Kvm) -> Result<u64> {
         ..Default::default()
     }])?;
     let found = kvm.get_msrs(&mut msrs).context("KVM_GET_MSRS")?;
-    anyhow::ensure!(found == 1, "KVM offers no IA32_PERF_CAPABILITIES");
+    ensure!(found == 1, "KVM offers no IA32_PERF_CAPABILITIES");
     Ok(msrs.as_slice()[0].data)
 }
 
@@ -42,6 +42,15 @@ pub fn vcpu_number(guest: &Guest, id: u8) -> Result<Vcpu> {
     let vcpu = guest.vcpu(id)?;
     vcpu.set_msr(msr::PERF_CAPABILITIES, offered_capabilities(guest.kvm())?)?;
     Ok(vcpu)
+}
+
+/// An OUT is complete, in RIP, only at the next KVM_RUN (KVM's API, "KVM_RUN").
+pub fn complete_io(vcpu: &mut Vcpu) -> Result<()> {
+    vcpu.fd_mut().set_kvm_immediate_exit(1);
+    let error = vcpu.fd_mut().run().err().map(|error| error.errno());
+    vcpu.fd_mut().set_kvm_immediate_exit(0);
+    ensure!(error == Some(libc::EINTR), "KVM_RUN: {error:?}, not EINTR");
+    Ok(())
 }
 
 /// A vCPU with all but IA32_PERF_METRICS.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use harness::guest::{Guest, Vcpu};
 use harness::{cpu, ktap, note};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs};
-use perf_metrics::guest::vcpu;
+use perf_metrics::guest::{complete_io, vcpu};
 use perf_metrics::metrics::{FULL_SCALE, Metrics, require};
 use perf_metrics::{msr, pmu_code};
 
@@ -84,15 +84,6 @@ impl Saved {
         let (_, value) = found.with_context(|| format!("MSR {msr:#x} was not saved"))?;
         Ok(*value)
     }
-}
-
-/// An OUT is complete, in RIP, only at the next KVM_RUN (KVM's API, "KVM_RUN").
-fn complete_io(vcpu: &mut Vcpu) -> Result<()> {
-    vcpu.fd_mut().set_kvm_immediate_exit(1);
-    let error = vcpu.fd_mut().run().err().map(|error| error.errno());
-    vcpu.fd_mut().set_kvm_immediate_exit(0);
-    ensure!(error == Some(libc::EINTR), "KVM_RUN: {error:?}, not EINTR");
-    Ok(())
 }
 
 fn goes_on(to: usize) -> Result<()> {

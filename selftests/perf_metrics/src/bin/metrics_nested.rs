@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use harness::guest::{Guest, Vcpu};
+use harness::nested::allow_vmx;
 use harness::{cpu, kernel, ktap, note, vmx_code};
 use kvm_bindings::kvm_regs;
 use perf_metrics::guest::{vcpu, vcpu_without_metrics};
@@ -82,14 +83,11 @@ vmx_code! {
 }
 
 fn run(intercept: u64, create: fn(&Guest) -> Result<Vcpu>) -> Result<kvm_regs> {
-    const IA32_FEATURE_CONTROL: u32 = 0x3a;
-    const LOCK_AND_VMXON: u64 = (1 << 0) | (1 << 2);
-
     require()?;
     cpu::pin(0)?;
     let guest = Guest::with_irqchip(l1_and_l2())?;
     let mut vcpu = create(&guest)?;
-    vcpu.set_msr(IA32_FEATURE_CONTROL, LOCK_AND_VMXON)?;
+    allow_vmx(&vcpu)?;
     vcpu.set_argument(intercept)?;
     let regs = vcpu.run()?;
     note!(

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use harness::guest::Guest;
 use harness::module::Module;
+use harness::nested::allow_vmx;
 use harness::{cpu, ktap, note, vmx_code};
 use perf_metrics::guest::vcpu;
 use perf_metrics::metrics::require;
@@ -39,15 +40,12 @@ vmx_code! {
 }
 
 fn run(aperf: u64) -> Result<()> {
-    const IA32_FEATURE_CONTROL: u32 = 0x3a;
-    const LOCK_AND_VMXON: u64 = (1 << 0) | (1 << 2);
-
     require()?;
     cpu::pin(0)?;
     let _module = Module::loaded()?;
     let guest = Guest::with_irqchip(l1_and_l2())?;
     let mut vcpu = vcpu(&guest)?;
-    vcpu.set_msr(IA32_FEATURE_CONTROL, LOCK_AND_VMXON)?;
+    allow_vmx(&vcpu)?;
     vcpu.set_argument(aperf)?;
     let regs = vcpu.run()?;
     note!("L2 exits for reason {}", regs.rbp as i64);
