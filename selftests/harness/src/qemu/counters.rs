@@ -48,8 +48,9 @@ impl Qemu {
 
     /// `cpu MHz` of the first CPU in some samples, in ascending order.
     pub fn cpuinfo_mhz(&mut self) -> Result<Vec<f64>> {
-        const SAMPLES: &str = "for i in 1 2 3 4 5; do \
-                               sleep 0.02; grep -m 1 'cpu MHz' /proc/cpuinfo; done";
+        // Who sleeps where the CPU is capped wakes when it may run again: at one moment of
+        // the cap's period, always.
+        const SAMPLES: &str = "for i in $(seq 25); do grep -m 1 'cpu MHz' /proc/cpuinfo; done";
 
         let said = self.shell(SAMPLES)?;
         let mhz = said.lines().map(|line| {

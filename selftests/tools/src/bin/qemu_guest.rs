@@ -104,8 +104,8 @@ impl Quarter {
     const MOUNT: &str = "/tmp/cgroup";
     const GROUP: &str = "/tmp/cgroup/quarter";
 
-    /// With a period about as short as a tick of the guest, and not the same: else each of
-    /// its ticks could see the same part of it.
+    /// With a period about as short as a tick of host and guest, and in no ratio to it: else
+    /// each tick could see the same part of it.
     fn of(thread: i32) -> Result<Self> {
         fs::create_dir_all(Self::MOUNT)?;
         let mounted = std::process::Command::new("/bin/mount")
@@ -115,7 +115,7 @@ impl Quarter {
         fs::write(format!("{}/cgroup.subtree_control", Self::MOUNT), "+cpu")?;
         fs::create_dir(Self::GROUP)?;
         fs::write(format!("{}/cgroup.type", Self::GROUP), "threaded")?;
-        fs::write(format!("{}/cpu.max", Self::GROUP), "1250 5000")?;
+        fs::write(format!("{}/cpu.max", Self::GROUP), "1175 4700")?;
         fs::write(
             format!("{}/cgroup.threads", Self::GROUP),
             thread.to_string(),
