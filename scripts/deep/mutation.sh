@@ -108,7 +108,7 @@ run() {
 	use "$overlay"
 	noticed "$name" "${@:4}" || verdict='not ok'
 	echo "$verdict 1 $name"
-	rm -rf "$overlay"*
+	rm -rf "$overlay" "$overlay".*
 }
 
 # What is compiled this way and not broken passes.
@@ -127,7 +127,7 @@ unbroken() {
 		fi
 	done
 	echo "$verdict 1 unbroken"
-	rm -rf "$overlay"*
+	rm -rf "$overlay" "$overlay".*
 }
 
 # For each mutant of the lists: CALL NAME FILE SED TEST...
