@@ -22,7 +22,9 @@ MACHINE=$(hash_of "$(readlink "$BUILD/kernel")" "$(readlink "$BUILD/bochs")" "$R
 roots() {
 	echo "$BUILD/initramfs/host.cpio.zst"
 	case $1 in
-	mutation | phases) echo "$BUILD/initramfs/perf_metrics.cpio.zst" ;;
+	mutation | phases)
+		printf '%s\n' "$BUILD"/{initramfs/acpi.cpio,initramfs/perf_metrics.cpio.zst,tools/tools.cpio.zst}
+		;;
 	esac
 }
 
