@@ -42,6 +42,17 @@ vmx_code! {
         "exit"
 }
 
+/// A vCPU in L2, at its exit to user space.
+fn in_l2() -> Result<(Guest, Vcpu)> {
+    require()?;
+    cpu::pin(0)?;
+    let guest = Guest::with_irqchip(l1_and_l2())?;
+    let mut vcpu = vcpu(&guest)?;
+    allow_vmx(&vcpu)?;
+    vcpu.resume()?;
+    Ok((guest, vcpu))
+}
+
 /// Another vCPU that goes on where `vcpu` was.
 fn restored(guest: &Guest, vcpu: &mut Vcpu) -> Result<Vcpu> {
     complete_io(vcpu)?;
@@ -79,22 +90,12 @@ fn counts_in_l1(vcpu: &mut Vcpu) -> Result<()> {
 }
 
 fn goes_on() -> Result<()> {
-    require()?;
-    cpu::pin(0)?;
-    let guest = Guest::with_irqchip(l1_and_l2())?;
-    let mut vcpu = vcpu(&guest)?;
-    allow_vmx(&vcpu)?;
-    vcpu.resume()?;
+    let (_guest, mut vcpu) = in_l2()?;
     counts_in_l1(&mut vcpu)
 }
 
 fn is_restored() -> Result<()> {
-    require()?;
-    cpu::pin(0)?;
-    let guest = Guest::with_irqchip(l1_and_l2())?;
-    let mut vcpu = vcpu(&guest)?;
-    allow_vmx(&vcpu)?;
-    vcpu.resume()?;
+    let (guest, mut vcpu) = in_l2()?;
     counts_in_l1(&mut restored(&guest, &mut vcpu)?)
 }
 
