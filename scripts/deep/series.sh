@@ -28,25 +28,23 @@ list() {
 prepare() {
 	rm -rf "$SERIES"
 	unpack_linux "$TREE"
-	: >"$SERIES/applied"
+	echo 0 >"$SERIES/applied"
 }
 
-# advance PATCH: apply what comes up to it and is not applied yet. Cases come in the
-# order of the list; if not, from the start.
-advance() {
-	local patch
+# move_to PATCH: apply what comes up to it, take back what comes after it. Cases that run
+# side by side get here in any order.
+move_to() {
+	local applied wanted patch
 
-	if grep -q "/$1-[^/]*$" "$SERIES/applied"; then
-		prepare
-	fi
-	for patch in "${LINUX_PATCHES[@]}"; do
-		if ! grep -qxF "$patch" "$SERIES/applied"; then
-			apply_series "$TREE" "$patch"
-			echo "$patch" >>"$SERIES/applied"
-		fi
-		[[ $patch != */$1-* ]] || return 0
+	applied=$(<"$SERIES/applied")
+	wanted=$(list | grep -n "^$1 " | cut -d: -f1) || die "there is no patch $1"
+	while ((applied > wanted)); do
+		patch=${LINUX_PATCHES[--applied]}
+		echo "taking back ${patch#"$ROOT"/}"
+		GIT_CEILING_DIRECTORIES=$SERIES git -C "$TREE" apply --reverse "$patch"
 	done
-	die "there is no patch $1"
+	apply_series "$TREE" "${LINUX_PATCHES[@]:applied:wanted-applied}"
+	echo "$wanted" >"$SERIES/applied"
 }
 
 compile() {
@@ -70,7 +68,7 @@ run() {
 	echo "1..3"
 	exec {lock}>"$SERIES/lock"
 	flock "$lock"
-	advance "$1" >&2
+	move_to "$1" >&2
 	compile "$SERIES/$1" >&2
 	exec {lock}>&-
 	echo "ok 1 $1 builds"
