@@ -185,7 +185,7 @@ fn during_a_run() -> Result<()> {
         let most = least + scale(changed - kicked, from.max(to), host);
         note!("from {from} to {to} kHz in the midst: MPERF {advance}, of {least} to {most}");
         ensure!(
-            (least - RUN_BOUND..=most).contains(&advance),
+            (least - kernel::cost(RUN_BOUND)..=most).contains(&advance),
             "MPERF does not keep to the frequencies"
         );
         from = to;
