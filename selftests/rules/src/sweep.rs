@@ -199,9 +199,9 @@ fn after_access() -> Result<()> {
     let msrs = Msrs::open(0)?;
     let alone = cpu::Alone::on(0)?;
 
+    let before = nmis()?;
     // The tick reads the pair, too.
     kernel::wait_for_tick(&alone);
-    let before = nmis()?;
     oracle::within(0..0);
     oracle::inject(Event::Nmi, 1, From::Access, 3);
     let waited = nmis()?;
