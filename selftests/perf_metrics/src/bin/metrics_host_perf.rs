@@ -14,7 +14,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 use harness::guest::Guest;
 use harness::oracle::THIS_CPU;
-use harness::{cpu, ktap, note};
+use harness::{cpu, kernel, ktap, note};
 use kvm_bindings::kvm_regs;
 use perf_metrics::guest::vcpu;
 use perf_metrics::metrics::{Division, FULL_SCALE, Metrics, require};
@@ -26,6 +26,8 @@ const GUESTS: Metrics = Metrics([150, 5, 60, 40]);
 /// 5 slots for each of fewer than 100 exits.
 const SLOTS_BOUND: u64 = 500;
 const HOSTS: Metrics = Metrics([10, 120, 25, 100]);
+/// How often the guest that counts by turns exits in between.
+const TURNS: u64 = 20;
 
 pmu_code! {
     /// Counts while it divides slots as RDI says: 4,000,000 instructions in one
@@ -88,15 +90,17 @@ fn by_turns() -> Result<()> {
 
     let topdown = Topdown::of_host()?;
     let mut regs = kvm_regs::default();
-    for _ in 0..21 {
+    // The kernel's slots on the way to the guest and back divide like the guest's.
+    let turn = kernel::cost(1_000_000);
+    for _ in 0..=TURNS {
         regs = vcpu.run()?;
         let _hosts = Division::set(THIS_CPU, HOSTS)?;
-        cpu::spin(1_000_000);
+        cpu::spin(turn);
     }
     expect_guests(&regs, 1)?;
     let (slots, metrics) = topdown.read()?;
     note!("host: {slots} slots, {metrics}");
-    ensure!(slots >= 20 * 5_000_000, "perf lost slots");
+    ensure!(slots >= TURNS * 5 * turn, "perf lost slots");
     ensure!(
         metrics.distance(HOSTS) <= 2 && metrics.sum().abs_diff(FULL_SCALE) <= 2,
         "perf's metrics are not {HOSTS}"
