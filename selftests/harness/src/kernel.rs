@@ -33,11 +33,17 @@ const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
 /// What the kernel's code may take that takes up to `ticks` in a usual kernel, or what
 /// else has to be as large in proportion.
 pub fn cost(ticks: u64) -> u64 {
-    if Path::new("/proc/lockdep").exists() {
-        ticks * CHECKED
-    } else {
-        ticks
-    }
+    if is_checked() { ticks * CHECKED } else { ticks }
+}
+
+/// What part of a guest's time may go to the kernel's code, and all else that is in the
+/// same bound, if it is up to `part` in a usual kernel.
+pub fn part_of_time(part: f64) -> f64 {
+    if is_checked() { 2.0 * part } else { part }
+}
+
+fn is_checked() -> bool {
+    Path::new("/proc/lockdep").exists()
 }
 
 /// Whether this is a PREEMPT_RT kernel, most of whose interrupts are threads.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use harness::module::Module;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
-use harness::{Pair, cpu, ktap, linux, note, oracle};
+use harness::{Pair, cpu, kernel, ktap, linux, note, oracle};
 
 const SAMPLES: usize = 2;
 
@@ -120,7 +120,7 @@ fn boots(ratio: u64, meanwhile: impl Fn(&Child) -> Result<()>) -> Result<()> {
         let mhz: f64 = mhz.parse()?;
         note!("guest sees {mhz} MHz, the CPU runs at {expected:.3} MHz");
         ensure!(
-            (mhz / expected - 1.0).abs() <= 0.1,
+            (mhz / expected - 1.0).abs() <= kernel::part_of_time(0.1),
             "the guest sees another frequency"
         );
         samples += 1;

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::Qemu;
-use crate::{Pair, note, oracle};
+use crate::{Pair, kernel, note, oracle};
 
 /// What scale_freq_tick() says when it gives up.
 const LOST_TRUST: &str = "wobbly";
@@ -19,11 +19,11 @@ pub fn base_mhz() -> Result<f64> {
     Ok(oracle::require()?.tsc_hz as f64 / 1e6)
 }
 
-/// Fails if `seen` is off by more than `bound`, a fraction.
+/// Fails if `seen` is off by more than `bound`, a fraction, in a usual kernel.
 pub fn expect_mhz(what: &str, seen: f64, expected: f64, bound: f64) -> Result<()> {
     note!("{what}: {seen:.1} MHz, expected {expected:.1} MHz");
     ensure!(
-        (seen / expected - 1.0).abs() <= bound,
+        (seen / expected - 1.0).abs() <= kernel::part_of_time(bound),
         "{what}: {seen:.1} MHz, not {expected:.1}"
     );
     Ok(())
