@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cpu;
 use crate::ktap::Skip;
+use crate::{cpu, kernel};
 
 fn path(cpu: usize, file: &str) -> String {
     format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}")
@@ -23,8 +23,16 @@ pub fn driver() -> Option<String> {
 }
 
 /// Lets the driver ask for `khz` on all CPUs, whatever the load, from now on. As it
-/// does not ask again for what it has, another ratio of the oracle's lasts, too.
+/// does not ask again for what it has, another ratio of the oracle's lasts, too. Skips a
+/// test where nothing lasts.
 pub fn hold(khz: u64) -> Result<()> {
+    // What a real-time thread needs at least outdoes the limits there, see
+    // amd_pstate_adjust_perf().
+    if driver().as_deref() == Some("amd-pstate") && kernel::is_realtime()? {
+        bail!(Skip(
+            "amd-pstate raises the frequency for each interrupt of PREEMPT_RT".into()
+        ));
+    }
     for cpu in 0..cpu::online() {
         for limit in ["scaling_max_freq", "scaling_min_freq"] {
             let file = path(cpu, limit);
