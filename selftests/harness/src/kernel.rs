@@ -42,7 +42,8 @@ pub fn part_of_time(part: f64) -> f64 {
     if is_checked() { 2.0 * part } else { part }
 }
 
-fn is_checked() -> bool {
+/// Whether this kernel checks each lock, and maybe each access to memory.
+pub fn is_checked() -> bool {
     Path::new("/proc/lockdep").exists()
 }
 

@@ -17,9 +17,10 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::guest::Guest;
 use harness::host::{bracket, outside};
+use harness::ktap::Skip;
 use harness::module::Module;
 use harness::msr_device::make_true;
 use harness::oracle::{ALL_CPUS, RATIO_ONE, Ratio};
@@ -317,6 +318,14 @@ fn wrmsr_moves_the_host() -> Result<()> {
     Ok(())
 }
 
+/// What is written is no older than what the scheduler bears, in a usual kernel.
+fn invariance_after_wrmsr() -> Result<()> {
+    if kernel::is_checked() {
+        bail!(Skip("wrmsr takes many ticks to start here".into()));
+    }
+    kernel::expect_frequency_invariance()
+}
+
 fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some(INTERVAL) {
         return match interval() {
@@ -338,5 +347,9 @@ fn main() -> ExitCode {
             kernel::expect_frequency_invariance,
         ),
         ("wrmsr", wrmsr_moves_the_host),
+        (
+            "frequency invariance stays on after wrmsr",
+            invariance_after_wrmsr,
+        ),
     ])
 }
