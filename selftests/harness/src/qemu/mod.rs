@@ -74,7 +74,7 @@ impl Qemu {
     }
 
     fn start(setup: &Setup, options: &[&str]) -> Result<Self> {
-        expect_installed()?;
+        expect_usable()?;
         let initrd = [fs::read(linux::INITRD)?, fs::read(TOOLS)?].concat();
         fs::write(INITRD, initrd).context("the guest's initramfs")?;
         let _ = fs::remove_file(QMP);
@@ -216,7 +216,7 @@ impl Drop for Qemu {
     }
 }
 
-fn expect_installed() -> Result<()> {
+fn expect_usable() -> Result<()> {
     ensure!(
         Path::new(QEMU).exists(),
         "there is no QEMU here: the run is 'tools' or 'one:tools:TEST'"
@@ -232,7 +232,7 @@ fn expect_installed() -> Result<()> {
 
 /// Whether this QEMU has CPUID's bit as a feature of its CPU models.
 pub fn knows_feature() -> Result<bool> {
-    expect_installed()?;
+    expect_usable()?;
     let help = Command::new(QEMU).args(["-cpu", "help"]).output()?;
     Ok(String::from_utf8_lossy(&help.stdout)
         .split_whitespace()
